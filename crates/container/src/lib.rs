@@ -1,0 +1,1 @@
+//! A container in a utility VM: allocate, create, start, wait, release.

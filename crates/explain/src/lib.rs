@@ -1,0 +1,1 @@
+//! A plan shown to people and scripts: table, JSON, HCS documents.

@@ -1,0 +1,1 @@
+//! A 9P2000.L server whose exports cannot be left.

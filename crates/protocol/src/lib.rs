@@ -1,0 +1,1 @@
+//! The guest bridge protocol: frames, messages, settings and result codes.

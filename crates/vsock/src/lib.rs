@@ -1,0 +1,1 @@
+//! vsock between host and guest: a vhost-user device in this process, or the kernel's own.

@@ -1,0 +1,2 @@
+//! Set-up, boot files, demo and checks of this repository.
+fn main() {}
