@@ -3,6 +3,8 @@
 //! A backend owns exactly one VM. It plugs devices in and out, carries streams, and says when the VM is gone;
 //! it decides nothing: which slot, when and in what order is the ledger's business.
 
+mod settings;
+
 use std::{collections::BTreeSet, io};
 
 use async_trait::async_trait;
@@ -11,6 +13,8 @@ use cofferdam_ledger::{
     request::{HostRequest, ShareId},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use settings::guest_settings;
 
 /// A byte stream between host and guest. `shutdown` half-closes: the peer reads to the end and may go on writing.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
