@@ -1,0 +1,103 @@
+//! The content of the two layers: a small Debian userland, and a few changes above it.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use crate::tool::Tool;
+
+/// Debian packages of the base layer: a shell, the core programs, and the libraries they load.
+pub(super) const PACKAGES: &[&str] = &[
+    "base-files",
+    "bash",
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "grep",
+    "libacl1",
+    "libattr1",
+    "libblkid1",
+    "libc6",
+    "libcap2",
+    "libgmp10",
+    "libmount1",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libsmartcols1",
+    "libtinfo6",
+    "libudev1",
+    "libuuid1",
+    "mount",
+    "util-linux",
+];
+
+/// A file the upper layer adds.
+pub(crate) const ADDED: (&str, &str) = ("etc/motd", "This line comes from the upper layer.\n");
+/// A file of the base layer the upper layer replaces.
+pub(crate) const REPLACED: (&str, &str) = ("etc/issue", "Replaced by the upper layer.\n");
+/// A file of the base layer the upper layer deletes.
+pub(crate) const DELETED: &str = "etc/debian_version";
+
+/// A program run as root, or as it would run for root: owners and device nodes are kept in `state` otherwise.
+pub(super) fn like_root(program: &str, state: &Path) -> Tool {
+    if rustix::process::geteuid().is_root() {
+        return Tool::new(program);
+    }
+    let tool = Tool::new("fakeroot").arg("-s").arg(state).log(program);
+    let tool = if state.exists() {
+        tool.arg("-i").arg(state)
+    } else {
+        tool
+    };
+    tool.arg("--").arg(program)
+}
+
+/// Unpacks the packages and adds what installing them would have made.
+pub(super) fn base(debs: &[PathBuf], dir: &Path, state: &Path) -> Result<()> {
+    for deb in debs {
+        like_root("dpkg-deb", state).arg("-x").arg(deb).arg(dir).run()?;
+    }
+    write(
+        &dir.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
+    write(&dir.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    for (path, _) in [REPLACED, (DELETED, "")] {
+        fs::metadata(dir.join(path)).with_context(|| format!("the base layer has no /{path} to change"))?;
+    }
+    Ok(())
+}
+
+/// Makes the upper layer: one file added, one replaced, one deleted by a whiteout (a character device 0:0, as overlayfs
+/// reads it).
+pub(super) fn upper(dir: &Path, state: &Path) -> Result<()> {
+    for (path, content) in [ADDED, REPLACED] {
+        write(&dir.join(path), content)?;
+    }
+    like_root("mknod", state)
+        .arg(dir.join(DELETED))
+        .args(["c", "0", "0"])
+        .run()
+}
+
+fn write(path: &Path, content: &str) -> Result<()> {
+    let parent = path
+        .parent()
+        .context("invariant: a file of a layer lies in a directory")?;
+    fs::create_dir_all(parent)?;
+    fs::set_permissions(parent, fs::Permissions::from_mode(0o755))?;
+    // A package's file may be read-only, or a link out of the layer: never write through it.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("could not replace {}", path.display()));
+        }
+        _ => {}
+    }
+    fs::write(path, content).with_context(|| format!("could not write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    Ok(())
+}
