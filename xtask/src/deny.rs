@@ -22,6 +22,15 @@ struct Policy {
 #[derive(Debug, Deserialize)]
 struct Licenses {
     allow: Vec<String>,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Exception {
+    #[serde(rename = "crate")]
+    name: String,
+    allow: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,7 +80,11 @@ fn check(policy: &Policy, metadata: &Metadata, packages: &[&Package]) -> Result<
     let mut broken = Vec::new();
     for package in packages {
         let name = format!("{} {}", package.name, package.version);
-        if let Err(why) = check_license(package.license.as_deref(), &allowed) {
+        let license = package
+            .license
+            .clone()
+            .or_else(|| license_of_file(&package.license_text()?));
+        if let Err(why) = check_license(license.as_deref(), &policy.licenses.allowed_for(&package.name)?) {
             broken.push(format!("{name}: {why}"));
         }
         if let Err(why) = check_source(package.source.as_deref(), metadata.is_member(package)) {
@@ -89,6 +102,28 @@ fn check(policy: &Policy, metadata: &Metadata, packages: &[&Package]) -> Result<
         }
     }
     Ok(broken)
+}
+
+impl Licenses {
+    fn allowed_for(&self, name: &str) -> Result<Vec<spdx::Licensee>> {
+        let exceptions = self.exceptions.iter().filter(|exception| exception.name == name);
+        let texts = self
+            .allow
+            .iter()
+            .chain(exceptions.flat_map(|exception| &exception.allow));
+        texts.map(|text| licensee(text)).collect()
+    }
+}
+
+/// The licence whose text a crate carries instead of naming it. Only the one that is met in practice is known.
+fn license_of_file(text: &str) -> Option<String> {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let is_mit = words
+        .contains("Permission is hereby granted, free of charge, to any person obtaining a copy")
+        && words.contains(
+            "The above copyright notice and this permission notice shall be included in all copies",
+        );
+    is_mit.then(|| "MIT".to_owned())
 }
 
 fn licensee(text: &str) -> Result<spdx::Licensee> {

@@ -237,6 +237,7 @@ fn run_container(
             bundle.into(),
             CONTAINER.into(),
         ])
+        .arg("--timings")
         .arg("--kernel")
         .arg(&boot_files.kernel)
         .arg("--initramfs")

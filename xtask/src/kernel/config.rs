@@ -48,6 +48,14 @@ impl Config {
             .collect()
     }
 
+    /// The options alone, in one order: comments and their order in the file change nothing of a kernel.
+    pub(crate) fn canonical(&self) -> String {
+        self.0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect()
+    }
+
     /// How many options there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -83,6 +91,14 @@ mod tests {
                 "CONFIG_SELECTED: n is y"
             ]
         );
+    }
+
+    #[test]
+    fn comments_and_order_do_not_make_another_configuration() {
+        let one = Config::parse("# why\nCONFIG_A=y\nCONFIG_B=n\n");
+        let other = Config::parse("# CONFIG_B is not set\n\nCONFIG_A=y\n");
+        assert_eq!(one.canonical(), other.canonical());
+        assert_ne!(one.canonical(), Config::parse("CONFIG_A=y\n").canonical());
     }
 
     #[test]

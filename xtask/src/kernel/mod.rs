@@ -29,8 +29,9 @@ const OBJECTS_EXPECTED: u64 = 1700;
 
 /// The small kernel's image, if it has been built with the configuration now in the repository.
 pub(crate) fn built() -> Result<Option<PathBuf>> {
-    let recipe = fingerprint::of([fragment()?]);
-    Ok(store()?.current(&recipe).map(|entry| entry.join(IMAGE)))
+    Ok(store()?
+        .current(&recipe(&fragment()?))
+        .map(|entry| entry.join(IMAGE)))
 }
 
 /// Builds the small kernel unless it has been built. With `refresh`, from the newest source package.
@@ -40,7 +41,7 @@ pub(crate) fn build(refresh: bool) -> Result<PathBuf> {
         return Ok(image);
     }
     let fragment = fragment()?;
-    let recipe = fingerprint::of([&fragment]);
+    let recipe = recipe(&fragment);
     let store = store()?;
     let source = debs::resolve(&[SOURCE_PACKAGE])?;
     let version = &source
@@ -82,9 +83,14 @@ fn store() -> Result<Store> {
     Store::open("small-kernel")
 }
 
-fn fragment() -> Result<String> {
+fn fragment() -> Result<Config> {
     let path = workspace::root().join(FRAGMENT);
-    fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))
+    let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    Ok(Config::parse(&text))
+}
+
+fn recipe(fragment: &Config) -> String {
+    fingerprint::of([fragment.canonical()])
 }
 
 fn unpack(source: &[debs::Candidate], scratch: &Path) -> Result<PathBuf> {
@@ -110,9 +116,8 @@ fn unpack(source: &[debs::Candidate], scratch: &Path) -> Result<PathBuf> {
     Ok(scratch.join(SOURCE_PACKAGE))
 }
 
-fn configure(tree: &Path, fragment: &str) -> Result<()> {
+fn configure(tree: &Path, wanted: &Config) -> Result<()> {
     let step = Step::start("Configuring the kernel");
-    let wanted = Config::parse(fragment);
     let file = workspace::root().join(FRAGMENT);
     Tool::new("make")
         .arg("allnoconfig")

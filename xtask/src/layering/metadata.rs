@@ -29,6 +29,7 @@ pub(crate) struct Package {
     pub name: String,
     pub version: String,
     pub license: Option<String>,
+    license_file: Option<PathBuf>,
     /// Absent for packages given by a path.
     pub source: Option<String>,
     manifest_path: PathBuf,
@@ -64,6 +65,14 @@ struct Dependency {
 struct Kind {
     /// Absent for normal dependencies, else `dev` or `build`.
     kind: Option<String>,
+}
+
+impl Package {
+    /// The text of the licence file that the manifest names.
+    pub(crate) fn license_text(&self) -> Option<String> {
+        let dir = self.manifest_path.parent()?;
+        std::fs::read_to_string(dir.join(self.license_file.as_ref()?)).ok()
+    }
 }
 
 /// Asks cargo.
