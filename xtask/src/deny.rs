@@ -71,12 +71,6 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 }
 
 fn check(policy: &Policy, metadata: &Metadata, packages: &[&Package]) -> Result<Vec<String>> {
-    let allowed: Vec<_> = policy
-        .licenses
-        .allow
-        .iter()
-        .map(|text| licensee(text))
-        .collect::<Result<_>>()?;
     let mut broken = Vec::new();
     for package in packages {
         let name = format!("{} {}", package.name, package.version);

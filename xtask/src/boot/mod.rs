@@ -39,6 +39,11 @@ pub(crate) struct BootFiles {
 }
 
 impl BootFiles {
+    /// The directory that holds the pair.
+    pub(crate) fn dir(&self) -> PathBuf {
+        workspace::boot_dir().join(self.name)
+    }
+
     fn of(name: &'static str) -> Self {
         let dir = workspace::boot_dir().join(name);
         BootFiles {

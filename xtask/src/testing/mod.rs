@@ -8,6 +8,7 @@
 mod counts;
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -177,13 +178,9 @@ fn vm(outcomes: &mut Vec<Outcome>, kernels: Option<Kernels>, names: &[String]) {
         let name = format!("vm, {} kernel", files.name);
         record(outcomes, &name, || {
             let environment = [
-                ("COFFERDAM_BOOT_DIR", workspace::boot_dir().into_os_string()),
-                ("COFFERDAM_TEST_KERNEL", files.kernel.clone().into_os_string()),
-                (
-                    "COFFERDAM_TEST_INITRAMFS",
-                    files.initramfs.clone().into_os_string(),
-                ),
-                ("COFFERDAM_TEST_LAYERS", layers.dir.clone().into_os_string()),
+                // The directory of one kernel, so that the tests cannot take another.
+                ("COFFERDAM_BOOT_DIR", files.dir()),
+                ("COFFERDAM_TEST_LAYERS", layers.dir.clone()),
             ];
             let counts = cargo_test(&name, &["--test", "vm_*"], &environment, names)?;
             if counts.passed + counts.failed == 0 {
@@ -214,7 +211,7 @@ fn choose(made: &[BootFiles], kernels: Option<Kernels>) -> Result<Vec<BootFiles>
 fn cargo_test(
     name: &str,
     targets: &[&str],
-    vm_environment: &[(&str, std::ffi::OsString)],
+    vm_environment: &[(&str, PathBuf)],
     names: &[String],
 ) -> Result<Counts> {
     let step = Step::start(format!("Tests: {name}"));
