@@ -3,6 +3,7 @@
 //! A backend owns exactly one VM. It plugs devices in and out, carries streams, and says when the VM is gone;
 //! it decides nothing: which slot, when and in what order is the ledger's business.
 
+pub mod fake;
 mod settings;
 
 use std::{collections::BTreeSet, io};
