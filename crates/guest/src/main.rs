@@ -1,2 +1,7 @@
 //! The guest agent.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cofferdam_guest::run()
+}

@@ -1,0 +1,512 @@
+//! Containers: their lives from Create to DeleteContainerState (GCS bridge protocol §6).
+
+pub(crate) mod sandbox;
+pub(crate) mod spec;
+pub(crate) mod stats;
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::Duration,
+};
+
+use cofferdam_protocol::message::{
+    ContainerConfig, ContainerNotification, NotificationType, ProcessParameters, SchemaVersion,
+};
+use rustix::process::Signal;
+use sandbox::Staged;
+use serde_json::Value;
+
+use crate::{
+    error::{AgentError, During, Result},
+    process::{
+        Process,
+        reaper::Reaper,
+        stdio::{self, ProcessEnds, Streams},
+    },
+    runtime::Runtime,
+    storage::{mountinfo, path::guest_path},
+};
+
+/// Root of the cgroup hierarchy.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// Longest container id.
+const ID_BYTES: usize = 128;
+/// How long the end of a killed first process may take.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Tells the host that a container has ended.
+pub(crate) type Notify = Arc<dyn Fn(ContainerNotification) + Send + Sync>;
+
+/// One container.
+pub(crate) struct Container {
+    id: String,
+    activity_id: String,
+    bundle: PathBuf,
+    scratch: Option<PathBuf>,
+    state: Mutex<State>,
+    notify: Notify,
+}
+
+struct State {
+    phase: Phase,
+    /// Set from the start of the runtime's create.
+    init: Option<Arc<Process>>,
+    /// The ends of init's streams, until the host asks for it to run.
+    ends: Option<ProcessEnds>,
+    /// The document of init's process: what a further process inherits.
+    process: Value,
+    /// What the host asked for last; says how the end is reported.
+    asked: NotificationType,
+    /// Whether init has ended and its output is out.
+    done: bool,
+    notified: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Creating,
+    Created,
+    Started,
+    Deleting,
+}
+
+/// All containers.
+pub(crate) struct Containers {
+    table: Mutex<HashMap<String, Arc<Container>>>,
+    runtime: Runtime,
+    reaper: Arc<Reaper>,
+    notify: Notify,
+}
+
+impl Containers {
+    pub(crate) fn new(reaper: Arc<Reaper>, notify: Notify) -> Self {
+        Self {
+            table: Mutex::default(),
+            runtime: Runtime::new(Arc::clone(&reaper)),
+            reaper,
+            notify,
+        }
+    }
+
+    /// The container named `id`.
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Container>> {
+        self.table()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| AgentError::UnknownContainer(id.to_owned()))
+    }
+
+    /// Creates container `id`; its first process is held. From now on the host is owed one notification.
+    pub(crate) fn create(&self, id: &str, activity_id: &str, config: ContainerConfig) -> Result<()> {
+        check_id(id)?;
+        let version = config.schema_version.unwrap_or(SchemaVersion::V2_1);
+        if version < SchemaVersion::V2_1 {
+            return Err(AgentError::SchemaVersion(format!(
+                "{}.{}",
+                version.major, version.minor
+            )));
+        }
+        let bundle = guest_path(&config.oci_bundle_path)?;
+        let scratch = match config.scratch_dir_path.as_str() {
+            "" => None,
+            path => Some(guest_path(path)?),
+        };
+        let spec = config
+            .oci_specification
+            .ok_or_else(|| AgentError::Invalid("the container has no OciSpecification".into()))?;
+        let container = Arc::new(Container {
+            id: id.to_owned(),
+            activity_id: activity_id.to_owned(),
+            bundle,
+            scratch,
+            state: Mutex::new(State {
+                phase: Phase::Creating,
+                init: None,
+                ends: None,
+                process: Value::Null,
+                asked: NotificationType::UnexpectedExit,
+                done: false,
+                notified: false,
+            }),
+            notify: Arc::clone(&self.notify),
+        });
+        {
+            let mut table = self.table();
+            if table.contains_key(id) {
+                return Err(AgentError::ContainerExists(id.to_owned()));
+            }
+            table.insert(id.to_owned(), Arc::clone(&container));
+        }
+        let outcome = self.create_held(&container, spec);
+        match outcome {
+            Ok(()) => container.created(),
+            Err(_) => {
+                self.abandon(&container);
+                self.table().remove(id);
+            }
+        }
+        outcome
+    }
+
+    fn create_held(&self, container: &Arc<Container>, spec: Value) -> Result<()> {
+        let id = container.id.as_str();
+        let sandbox_root = match spec::sandbox_id(&spec) {
+            None => container.bundle.clone(),
+            Some(sandbox) => match self.get(sandbox) {
+                Ok(sandbox) => sandbox.bundle.clone(),
+                Err(_) => {
+                    check_id(sandbox)?;
+                    sandbox::default_root(sandbox)
+                }
+            },
+        };
+        let mut completed = spec::complete(id, spec)?;
+        for line in &completed.removed {
+            tracing::warn!(container = id, "not used from the container's document: {line}");
+        }
+        // The binds end with this function: by then the container has its own.
+        let mut staged = Staged::default();
+        for (index, path) in &completed.sandbox_mounts {
+            let place = staged.bind(id, *index, &sandbox::resolve(&sandbox_root, path)?)?;
+            completed.spec["mounts"][*index]["source"] = place.display().to_string().into();
+        }
+        write_document(&container.bundle, &completed.spec)?;
+
+        let on_done = Arc::clone(container);
+        let init = Process::new(Some(id.to_owned()), Some(Box::new(move |_| on_done.done())))
+            .during(|| "making an event".into())?;
+        {
+            let mut state = container.lock();
+            state.init = Some(Arc::clone(&init));
+            state.process = completed.spec["process"].clone();
+        }
+        let terminal = spec::wants_console(&completed.spec);
+        let ends = self.runtime.create(id, &container.bundle, terminal, &init)?;
+        if let ProcessEnds::Console(console) = &ends {
+            set_initial_size(console, &completed.spec["process"]);
+        }
+        container.lock().ends = Some(ends);
+        Ok(())
+    }
+
+    /// Undoes a failed create so far as it got.
+    fn abandon(&self, container: &Container) {
+        let init = container.lock().init.clone();
+        if let Some(init) = init.filter(|init| init.pid() != 0) {
+            let _ = self.reaper.signal(init.pid(), Signal::KILL);
+        }
+        if let Err(error) = self.runtime.delete(&container.id) {
+            tracing::warn!(container = container.id, %error, "cleaning up after a failed create");
+        }
+        let _ = fs::remove_file(container.bundle.join("config.json"));
+        // Only if nothing else is in it.
+        let _ = fs::remove_dir(&container.bundle);
+    }
+
+    /// Lets the first process run, tied to `streams`.
+    pub(crate) fn start(&self, id: &str, dial: impl FnOnce(bool) -> Result<Streams>) -> Result<Arc<Process>> {
+        let container = self.get(id)?;
+        let (init, ends) = {
+            let mut state = container.lock();
+            match state.phase {
+                Phase::Created => {}
+                Phase::Creating => return Err(state_error(id, "is still being created")),
+                Phase::Deleting => return Err(state_error(id, "is being deleted")),
+                Phase::Started => return Err(state_error(id, "was started before")),
+            }
+            let (Some(init), Some(ends)) = (state.init.clone(), state.ends.take()) else {
+                return Err(AgentError::AlreadyStopped(id.to_owned()));
+            };
+            if init.has_exited() {
+                return Err(AgentError::AlreadyStopped(id.to_owned()));
+            }
+            state.phase = Phase::Started;
+            (init, ends)
+        };
+        let console = matches!(ends, ProcessEnds::Console(_));
+        let outcome = dial(console)
+            .and_then(|streams| stdio::connect(&init, ends, streams))
+            .and_then(|()| self.runtime.start(id));
+        if outcome.is_err() {
+            // Held for ever otherwise; its end is reported like any other.
+            let _ = self.reaper.signal(init.pid(), Signal::KILL);
+        }
+        outcome.map(|()| init)
+    }
+
+    /// Starts a further process in container `id`.
+    pub(crate) fn exec(
+        &self,
+        id: &str,
+        parameters: &ProcessParameters,
+        document: &Value,
+        dial: impl FnOnce(bool) -> Result<Streams>,
+    ) -> Result<Arc<Process>> {
+        let container = self.get(id)?;
+        let document = container.exec_document(document)?;
+        let console = document["terminal"]
+            .as_bool()
+            .unwrap_or(parameters.emulate_console);
+        let streams = dial(console)?;
+        let process = Process::new(Some(id.to_owned()), None).during(|| "making an event".into())?;
+        let ends = self.runtime.exec(id, &document, console, &process)?;
+        if let ProcessEnds::Console(console) = &ends {
+            set_initial_size(console, &document);
+        }
+        stdio::connect(&process, ends, streams)?;
+        Ok(process)
+    }
+
+    /// Asks the container to end, or ends it.
+    pub(crate) fn shut_down(&self, id: &str, forced: bool) -> Result<()> {
+        let container = self.get(id)?;
+        let (init, started) = {
+            let mut state = container.lock();
+            let Some(init) = state.init.clone().filter(|_| state.phase != Phase::Creating) else {
+                return Err(state_error(id, "is still being created"));
+            };
+            if init.has_exited() {
+                return Err(AgentError::AlreadyStopped(id.to_owned()));
+            }
+            state.asked = if forced {
+                NotificationType::ForcedExit
+            } else {
+                NotificationType::GracefulExit
+            };
+            (init, state.phase == Phase::Started)
+        };
+        // A process that was never let run would not act on SIGTERM.
+        let signal = if forced || !started {
+            Signal::KILL
+        } else {
+            Signal::TERM
+        };
+        self.reaper
+            .signal(init.pid(), signal)
+            .during(|| format!("signalling container {id}"))?;
+        if forced {
+            // Without a PID namespace the rest of the container outlives its first process.
+            let _ = fs::write(cgroup(id).join("cgroup.kill"), "1");
+        }
+        Ok(())
+    }
+
+    /// Frees everything of a container that has ended. Repeating it, or an unknown id, is no error.
+    pub(crate) fn delete(&self, id: &str) -> Result<()> {
+        let Ok(container) = self.get(id) else {
+            return Ok(());
+        };
+        let held = {
+            let mut state = container.lock();
+            let init = state.init.clone();
+            let running = init.as_ref().is_some_and(|init| !init.has_exited());
+            match state.phase {
+                Phase::Creating => return Err(state_error(id, "is still being created")),
+                Phase::Started if running => return Err(state_error(id, "is running")),
+                Phase::Created | Phase::Started | Phase::Deleting => state.phase = Phase::Deleting,
+            }
+            // The agent's ends of a container that never ran.
+            state.ends = None;
+            init.filter(|_| running)
+        };
+        if let Some(init) = held {
+            self.end_held(&init);
+        }
+        self.runtime.delete(id)?;
+        for directory in container.scratch.iter().chain([&container.bundle]) {
+            remove_tree(directory)?;
+        }
+        remove_cgroup(&cgroup(id))?;
+        self.table().remove(id);
+        Ok(())
+    }
+
+    fn end_held(&self, init: &Process) {
+        let (sender, ended) = mpsc::channel();
+        let waits = init.wait(move |_| {
+            let _ = sender.send(());
+        });
+        let _ = self.reaper.signal(init.pid(), Signal::KILL);
+        if waits.is_ok() {
+            let _ = ended.recv_timeout(KILL_LIMIT);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Container {
+    /// Its cgroup's directory.
+    pub(crate) fn cgroup(&self) -> PathBuf {
+        cgroup(&self.id)
+    }
+
+    /// Init has ended and its output is out.
+    fn done(&self) {
+        self.lock().done = true;
+        self.notify_once();
+    }
+
+    fn created(&self) {
+        self.lock().phase = Phase::Created;
+        // It may have ended before.
+        self.notify_once();
+    }
+
+    /// Exactly one notification for each container that was created (GCS bridge protocol §13.2).
+    fn notify_once(&self) {
+        let kind = {
+            let mut state = self.lock();
+            if !state.done || state.notified || state.phase == Phase::Creating {
+                return;
+            }
+            state.notified = true;
+            state.asked
+        };
+        (self.notify)(ContainerNotification {
+            container_id: self.id.clone(),
+            activity_id: self.activity_id.clone(),
+            r#type: kind,
+            ..ContainerNotification::default()
+        });
+    }
+
+    fn exec_document(&self, document: &Value) -> Result<Value> {
+        let Value::Object(mut process) = document.clone() else {
+            return Err(AgentError::Invalid("OciProcess is not an object".into()));
+        };
+        let state = self.lock();
+        match state.phase {
+            Phase::Started => {}
+            _ => return Err(state_error(&self.id, "is not running")),
+        }
+        if state.init.as_ref().is_none_or(|init| init.has_exited()) {
+            return Err(AgentError::AlreadyStopped(self.id.clone()));
+        }
+        if process.get("capabilities").is_none_or(Value::is_null)
+            && let Some(capabilities) = state.process.get("capabilities")
+        {
+            process.insert("capabilities".into(), capabilities.clone());
+        }
+        let mut removed = Vec::new();
+        spec::complete_process(&mut process, &mut removed);
+        for line in removed {
+            tracing::warn!(container = self.id, "not used from a process's document: {line}");
+        }
+        Ok(Value::Object(process))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn cgroup(id: &str) -> PathBuf {
+    Path::new(CGROUPS).join(spec::cgroup_path(id).trim_start_matches('/'))
+}
+
+fn state_error(id: &str, what: &str) -> AgentError {
+    AgentError::InvalidState(format!("container {id:?} {what}"))
+}
+
+/// Ids become file names and cgroup names.
+fn check_id(id: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+');
+    if id.is_empty() || id.len() > ID_BYTES || id.starts_with('.') || !id.bytes().all(allowed) {
+        return Err(AgentError::Invalid(format!(
+            "container id {id:?}: it must be 1 to {ID_BYTES} letters, digits and _ - . +, and not start with a dot"
+        )));
+    }
+    Ok(())
+}
+
+/// Writes `config.json` for the runtime.
+fn write_document(bundle: &Path, spec: &Value) -> Result<()> {
+    let path = bundle.join("config.json");
+    let write = || {
+        fs::create_dir_all(bundle)?;
+        let mut file = fs::File::create(&path)?;
+        serde_json::to_writer(&mut file, spec)?;
+        file.flush()
+    };
+    write().during(|| format!("writing {}", path.display()))
+}
+
+/// The size a document asks for its console. It is a wish: a console without it works too.
+fn set_initial_size(console: &std::os::fd::OwnedFd, process: &Value) {
+    let side = |name: &str| u16::try_from(process["consoleSize"][name].as_u64()?).ok();
+    if let (Some(height), Some(width)) = (side("height"), side("width")) {
+        let size = rustix::termios::Winsize {
+            ws_row: height,
+            ws_col: width,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let _ = rustix::termios::tcsetwinsize(console, size);
+    }
+}
+
+/// Removes a directory, but never through a mount.
+fn remove_tree(directory: &Path) -> Result<()> {
+    if let Some(mount) = mountinfo::read()?
+        .into_iter()
+        .find(|mount| mount.path.starts_with(directory))
+    {
+        return Err(AgentError::Busy {
+            what: format!("directory {}", directory.display()),
+            holder: format!("{} is mounted", mount.path.display()),
+        });
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).during(|| format!("removing {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what the runtime left of a cgroup.
+fn remove_cgroup(cgroup: &Path) -> Result<()> {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(cgroup) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).during(|| format!("removing cgroup {}", cgroup.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_be_paths_are_refused() {
+        check_id("0a1b-c_d.e").unwrap();
+        for id in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", &"x".repeat(129)] {
+            assert_eq!(check_id(id).unwrap_err().code(), 0x8007_0057, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_tree_with_a_mount_in_it_is_never_removed() {
+        let error = remove_tree(Path::new("/proc")).unwrap_err().to_string();
+        assert!(error.contains("is busy: /proc"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        remove_tree(&dir.path().join("a")).unwrap();
+        remove_tree(&dir.path().join("a")).unwrap();
+        assert!(!inner.exists());
+    }
+}

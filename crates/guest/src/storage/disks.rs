@@ -1,0 +1,325 @@
+//! SCSI disks mounted for containers.
+//!
+//! The kernel has one superblock for a disk, and it is read-only or writable as a whole. So each disk is mounted
+//! once, internally, and bound to each guest path under that path's own rights: one disk can serve several
+//! containers, read-only and read-write side by side.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cofferdam_protocol::settings::MappedVirtualDisk;
+use rustix::mount::{MountFlags, mount_remount};
+
+use super::{
+    filesystem::{Filesystem, mount_fs},
+    mount_point,
+    path::guest_path,
+    scsi::{BlockDevice, System},
+};
+use crate::error::{AgentError, During, Result};
+
+/// Where internal mounts live.
+const INTERNAL: &str = "/run/cofferdam/disks";
+
+/// Controller, LUN, partition (0: the whole disk).
+type Key = (u8, u8, u64);
+
+/// All disks in use.
+#[derive(Debug, Default)]
+pub(crate) struct Disks {
+    system: System,
+    /// The outer lock is held only to look up; waiting and mounting happen under the disk's own.
+    disks: Mutex<HashMap<Key, Arc<Mutex<Disk>>>>,
+}
+
+/// One disk's internal mount and who uses it.
+#[derive(Debug, Default)]
+struct Disk {
+    /// Set while the internal mount stands.
+    mounted: Option<Internal>,
+    /// Guest path, and whether it is read-only.
+    users: BTreeMap<PathBuf, bool>,
+}
+
+#[derive(Debug)]
+struct Internal {
+    path: PathBuf,
+    writable: bool,
+    /// Why it can never become writable.
+    frozen: Option<&'static str>,
+}
+
+impl Disks {
+    /// Mounts a disk on its guest path. An empty path only waits for the disk.
+    pub(crate) fn add(&self, request: &MappedVirtualDisk) -> Result<()> {
+        let key = (request.controller, request.lun, request.partition);
+        for (asked, what) in [
+            (request.encrypted, "an encrypted disk"),
+            (request.ensure_filesystem, "formatting a disk"),
+            (request.verity_info.is_some(), "dm-verity"),
+        ] {
+            if asked {
+                return Err(AgentError::NotSupported(format!("{what} is not supported")));
+            }
+        }
+        let device = self
+            .system
+            .wait_for_disk(request.controller, request.lun, request.partition)?;
+        if request.mount_path.is_empty() {
+            return Ok(());
+        }
+        let target = guest_path(&request.mount_path)?;
+        if request.block_dev {
+            return link(&device.node, &target);
+        }
+        let disk = self.disk(key);
+        let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = disk.add(key, &device, &target, request);
+        if outcome.is_err() {
+            disk.release_if_unused();
+        }
+        outcome
+    }
+
+    /// Unmounts a guest path, and the disk with its last user. What is absent counts as done.
+    pub(crate) fn remove(&self, request: &MappedVirtualDisk) -> Result<()> {
+        if request.mount_path.is_empty() {
+            return Ok(());
+        }
+        let target = guest_path(&request.mount_path)?;
+        let disk = self.disk((request.controller, request.lun, request.partition));
+        let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        mount_point::clear(&target)?;
+        disk.users.remove(&target);
+        disk.release()
+    }
+
+    /// Tells the kernel to let go of a disk, so that the host may pull it out.
+    pub(crate) fn eject(&self, controller: u8, lun: u8) -> Result<()> {
+        self.system.eject(controller, lun)
+    }
+
+    fn disk(&self, key: Key) -> Arc<Mutex<Disk>> {
+        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Disks nobody mounts or waits for are forgotten here, so that the map stays as small as the VM.
+        disks.retain(|_, disk| {
+            Arc::strong_count(disk) > 1 || disk.try_lock().map_or(true, |disk| disk.in_use())
+        });
+        disks.entry(key).or_default().clone()
+    }
+}
+
+impl Disk {
+    fn in_use(&self) -> bool {
+        self.mounted.is_some() || !self.users.is_empty()
+    }
+
+    fn add(
+        &mut self,
+        key: Key,
+        device: &BlockDevice,
+        target: &Path,
+        request: &MappedVirtualDisk,
+    ) -> Result<()> {
+        mount_point::make_free(target)?;
+        let internal = match &mut self.mounted {
+            Some(internal) => {
+                if !request.read_only {
+                    internal.make_writable()?;
+                }
+                internal
+            }
+            None => self.mounted.insert(Internal::mount(key, device, request)?),
+        };
+        let bound = mount_point::bind(&internal.path, target, request.read_only);
+        let done = bound.and_then(|()| {
+            mount_point::propagate(target, &request.options).inspect_err(|_| {
+                let _ = mount_point::clear(target);
+            })
+        });
+        if let Err(error) = done {
+            let _ = mount_point::clear(target);
+            return Err(error);
+        }
+        self.users.insert(target.to_owned(), request.read_only);
+        Ok(())
+    }
+
+    /// Unmounts the disk itself once nobody uses it.
+    fn release(&mut self) -> Result<()> {
+        if self.users.is_empty()
+            && let Some(internal) = &self.mounted
+        {
+            mount_point::clear(&internal.path)?;
+            self.mounted = None;
+        }
+        Ok(())
+    }
+
+    fn release_if_unused(&mut self) {
+        if let Err(error) = self.release() {
+            tracing::warn!(%error, "the disk stays mounted after a failed step");
+        }
+    }
+}
+
+impl Internal {
+    fn mount(
+        (controller, lun, partition): Key,
+        device: &BlockDevice,
+        request: &MappedVirtualDisk,
+    ) -> Result<Self> {
+        let suffix = if partition == 0 {
+            String::new()
+        } else {
+            format!("-p{partition}")
+        };
+        let path = Path::new(INTERNAL).join(format!("{controller}-{lun}{suffix}"));
+        let found = Filesystem::detect(&device.node)?;
+        if !request.filesystem.is_empty() && request.filesystem != found.name {
+            return Err(AgentError::Invalid(format!(
+                "SCSI disk {controller}:{lun} holds {}, not {}",
+                found.name, request.filesystem
+            )));
+        }
+        mount_point::make_free(&path)?;
+        let plan = MountPlan::new(found, device.read_only, request.read_only);
+        let flags = if plan.writable {
+            MountFlags::empty()
+        } else {
+            MountFlags::RDONLY
+        };
+        if let Err(error) = mount_fs(&device.node, &path, found.name, flags, plan.options) {
+            let _ = mount_point::clear(&path);
+            return Err(error);
+        }
+        Ok(Self {
+            path,
+            writable: plan.writable,
+            frozen: plan.frozen,
+        })
+    }
+
+    fn make_writable(&mut self) -> Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        if let Some(reason) = self.frozen {
+            return Err(AgentError::Busy {
+                what: format!("a writable mount of {}", self.path.display()),
+                holder: format!("it is mounted read-only and {reason}"),
+            });
+        }
+        mount_remount(&self.path, MountFlags::empty(), "")
+            .during(|| format!("making {} writable", self.path.display()))?;
+        self.writable = true;
+        Ok(())
+    }
+}
+
+/// How a disk is first mounted.
+#[derive(Debug, PartialEq, Eq)]
+struct MountPlan {
+    writable: bool,
+    options: &'static str,
+    frozen: Option<&'static str>,
+}
+
+impl MountPlan {
+    /// A read-only mount must not write, so it never replays a journal. Mounted that way, ext4 has no journal
+    /// loaded and cannot become writable later; so where nothing waits in the journal, and the device would take
+    /// writes, the journal is loaded and a writer may join.
+    fn new(found: Filesystem, device_read_only: bool, read_only: bool) -> Self {
+        let no_recovery = found.no_recovery_option();
+        match (read_only, device_read_only, found.needs_recovery) {
+            (false, _, _) => Self {
+                writable: true,
+                options: "",
+                frozen: None,
+            },
+            (true, true, _) => Self {
+                writable: false,
+                options: no_recovery,
+                frozen: Some("the device refuses writes"),
+            },
+            (true, false, true) => Self {
+                writable: false,
+                options: no_recovery,
+                frozen: Some("its journal was left unreplayed"),
+            },
+            (true, false, false) => Self {
+                writable: false,
+                options: "",
+                frozen: None,
+            },
+        }
+    }
+}
+
+/// A link to the device instead of a mount.
+fn link(node: &Path, target: &Path) -> Result<()> {
+    if let Some(parent) = target.parent() {
+        mount_point::make(parent)?;
+    }
+    std::os::unix::fs::symlink(node, target)
+        .during(|| format!("linking {} to {}", target.display(), node.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLEAN: Filesystem = Filesystem {
+        name: "ext4",
+        needs_recovery: false,
+    };
+    const DIRTY: Filesystem = Filesystem {
+        name: "ext4",
+        needs_recovery: true,
+    };
+
+    #[test]
+    fn a_read_only_mount_never_replays_a_journal() {
+        assert_eq!(MountPlan::new(DIRTY, false, true).options, "noload");
+        assert_eq!(MountPlan::new(CLEAN, true, true).options, "noload");
+        assert_eq!(MountPlan::new(CLEAN, false, true).options, "");
+    }
+
+    #[test]
+    fn a_writer_can_join_only_where_the_journal_is_loaded() {
+        assert_eq!(MountPlan::new(CLEAN, false, true).frozen, None);
+        assert!(MountPlan::new(DIRTY, false, true).frozen.is_some());
+        assert!(MountPlan::new(CLEAN, true, true).frozen.is_some());
+        assert!(MountPlan::new(DIRTY, false, false).writable);
+    }
+
+    #[test]
+    fn removing_a_mount_that_is_not_there_succeeds_and_is_forgotten() {
+        let disks = Disks::default();
+        let request = MappedVirtualDisk {
+            mount_path: "/tmp/cofferdam-no-such-mount".into(),
+            ..Default::default()
+        };
+        disks.remove(&request).unwrap();
+        disks.remove(&request).unwrap();
+        disks.disk((1, 1, 0));
+        assert!(!disks.disks.lock().unwrap().contains_key(&(0, 0, 0)));
+    }
+
+    #[test]
+    fn features_not_served_are_refused_by_name() {
+        let request = MappedVirtualDisk {
+            encrypted: true,
+            mount_path: "/x".into(),
+            ..Default::default()
+        };
+        let error = Disks::default().add(&request).unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            (0x8000_4001, "an encrypted disk is not supported")
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! Layers on persistent memory (GCS bridge protocol §7.3).
+
+use std::{path::PathBuf, time::Duration};
+
+use cofferdam_protocol::settings::VpmemDevice;
+use rustix::mount::MountFlags;
+
+use super::{
+    filesystem::Filesystem,
+    mount_point,
+    path::guest_path,
+    scsi::{System, wait},
+};
+use crate::error::{AgentError, Result};
+
+/// How long a device may take to appear.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Mounts a persistent-memory device, read-only.
+pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
+    if request.mapping_info.is_some() || request.verity_info.is_some() {
+        return Err(AgentError::NotSupported(
+            "packed or verified persistent memory is not supported".into(),
+        ));
+    }
+    let target = guest_path(&request.mount_path)?;
+    let system = System::default();
+    let node = wait(
+        &format!("persistent memory {}", request.device_number),
+        LIMIT,
+        || node(&system, request.device_number),
+    )?;
+    let found = Filesystem::detect(&node)?;
+    mount_point::make_free(&target)?;
+    // With DAX the layer's pages are read in place and take no memory of the VM; the device or its block size
+    // may not allow it.
+    let recovery = found.no_recovery_option();
+    let direct = if recovery.is_empty() {
+        "dax".to_owned()
+    } else {
+        format!("{recovery},dax")
+    };
+    let mounted = found
+        .mount(&node, &target, MountFlags::RDONLY, &direct)
+        .or_else(|_| found.mount(&node, &target, MountFlags::RDONLY, recovery));
+    if mounted.is_err() {
+        let _ = mount_point::clear(&target);
+    }
+    mounted
+}
+
+/// Unmounts a layer. What is absent counts as done.
+pub(crate) fn remove(request: &VpmemDevice) -> Result<()> {
+    mount_point::clear(&guest_path(&request.mount_path)?)
+}
+
+fn node(system: &System, number: u32) -> std::result::Result<PathBuf, String> {
+    let block = system.sys.join("class/block").join(format!("pmem{number}"));
+    if !block.exists() {
+        return Err(format!("no {}", block.display()));
+    }
+    system.node(&block)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_device_must_be_known_to_the_system_and_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let system = System {
+            sys: dir.path().join("sys"),
+            dev: dir.path().join("dev"),
+        };
+        assert!(node(&system, 3).unwrap_err().ends_with("class/block/pmem3"));
+        fs::create_dir_all(system.sys.join("class/block/pmem3")).unwrap();
+        assert!(node(&system, 3).unwrap_err().contains("dev/pmem3: No such file"));
+        fs::create_dir_all(&system.dev).unwrap();
+        fs::write(system.dev.join("pmem3"), "").unwrap();
+        assert_eq!(node(&system, 3), Ok(system.dev.join("pmem3")));
+    }
+}
