@@ -11,6 +11,9 @@ pub(crate) struct Rules {
     pub max_lines: usize,
     pub refused_modules: Vec<String>,
     pub edges: BTreeMap<String, BTreeSet<String>>,
+    /// Further edges, for tests only.
+    #[serde(default)]
+    pub dev_edges: BTreeMap<String, BTreeSet<String>>,
     pub pure: Pure,
     /// Crate to reason.
     #[serde(rename = "unsafe")]
@@ -70,14 +73,27 @@ pub(crate) fn check_edges(rules: &Rules, graph: &Graph) -> Vec<String> {
             ));
             continue;
         };
-        for key in member.dependencies.union(&member.dev_dependencies) {
-            let Some(other) = graph.get(key) else { continue };
-            if other.member && other.name != member.name && !allowed.contains(&other.name) {
-                broken.push(format!("{} must not depend on {}", member.name, other.name));
+        let in_tests = rules.dev_edges.get(&member.name);
+        let built_with = member.dependencies.iter().map(|key| (key, false));
+        let tested_with = member
+            .dev_dependencies
+            .difference(&member.dependencies)
+            .map(|key| (key, true));
+        for (key, for_tests) in built_with.chain(tested_with) {
+            let Some(other) = graph.get(key).filter(|c| c.member && c.name != member.name) else {
+                continue;
+            };
+            let test_edge = for_tests && in_tests.is_some_and(|names| names.contains(&other.name));
+            if !allowed.contains(&other.name) && !test_edge {
+                let tests = if for_tests { ", not even in tests" } else { "" };
+                broken.push(format!(
+                    "{} must not depend on {}{tests}",
+                    member.name, other.name
+                ));
             }
         }
     }
-    for (name, allowed) in &rules.edges {
+    for (name, allowed) in rules.edges.iter().chain(&rules.dev_edges) {
         for unknown in allowed
             .iter()
             .chain([name])
