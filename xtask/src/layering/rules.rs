@@ -290,14 +290,24 @@ mod tests {
     }
 
     #[test]
-    fn a_development_dependency_keeps_to_the_table_too() {
+    fn tests_may_use_only_the_further_edges_listed_for_them() {
         let mut graph = graph(&[("top", &[]), ("pure", &[])]);
         graph
             .get_mut("pure")
             .unwrap()
             .dev_dependencies
             .insert("top".into());
-        assert_eq!(check_edges(&rules(), &graph), ["pure must not depend on top"]);
+        let mut rules = rules();
+        assert_eq!(
+            check_edges(&rules, &graph),
+            ["pure must not depend on top, not even in tests"]
+        );
+        rules
+            .dev_edges
+            .insert("pure".into(), BTreeSet::from(["top".to_owned()]));
+        assert!(check_edges(&rules, &graph).is_empty());
+        graph.get_mut("pure").unwrap().dependencies.insert("top".into());
+        assert_eq!(check_edges(&rules, &graph), ["pure must not depend on top"]);
     }
 
     #[test]
