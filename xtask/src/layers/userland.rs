@@ -47,7 +47,11 @@ pub(super) fn like_root(program: &str, state: &Path) -> Tool {
     if rustix::process::geteuid().is_root() {
         return Tool::new(program);
     }
-    let tool = Tool::new("fakeroot").arg("-s").arg(state).log(program);
+    // fakeroot closes every descriptor up to the limit, one by one: two seconds a call where the limit is a billion.
+    let tool = Tool::new("prlimit")
+        .args(["--nofile=1024:1024", "fakeroot", "-s"])
+        .arg(state)
+        .log(program);
     let tool = if state.exists() {
         tool.arg("-i").arg(state)
     } else {

@@ -62,6 +62,7 @@ pub(crate) fn ensure(purposes: &[For]) -> Result<()> {
 }
 
 fn install(missing: &[Need]) -> Result<()> {
+    drop(Tool::as_root("apt-get")?); // refused here rather than half way
     let installed = needs::installed(
         &Tool::new("dpkg-query")
             .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
