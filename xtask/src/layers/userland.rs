@@ -42,29 +42,41 @@ pub(crate) const REPLACED: (&str, &str) = ("etc/issue", "Replaced by the upper l
 /// A file of the base layer the upper layer deletes.
 pub(crate) const DELETED: &str = "etc/debian_version";
 
-/// A program run as root, or as it would run for root: owners and device nodes are kept in `state` otherwise.
+/// A program that sees the files as root would: with the owners and device nodes kept in `state`.
 pub(super) fn like_root(program: &str, state: &Path) -> Tool {
+    fakeroot(program, state, false)
+}
+
+/// The same for a program that makes files. Keeping what it made takes fakeroot two seconds: one call for many files.
+fn like_root_keeping(program: &str, state: &Path) -> Tool {
+    fakeroot(program, state, true)
+}
+
+fn fakeroot(program: &str, state: &Path, keep: bool) -> Tool {
     if rustix::process::geteuid().is_root() {
         return Tool::new(program);
     }
-    // fakeroot closes every descriptor up to the limit, one by one: two seconds a call where the limit is a billion.
-    let tool = Tool::new("prlimit")
-        .args(["--nofile=1024:1024", "fakeroot", "-s"])
-        .arg(state)
-        .log(program);
-    let tool = if state.exists() {
-        tool.arg("-i").arg(state)
-    } else {
-        tool
-    };
+    let mut tool = Tool::new("fakeroot").log(program);
+    if state.exists() {
+        tool = tool.arg("-i").arg(state);
+    }
+    if keep {
+        tool = tool.arg("-s").arg(state);
+    }
     tool.arg("--").arg(program)
 }
 
 /// Unpacks the packages and adds what installing them would have made.
 pub(super) fn base(debs: &[PathBuf], dir: &Path, state: &Path) -> Result<()> {
-    for deb in debs {
-        like_root("dpkg-deb", state).arg("-x").arg(deb).arg(dir).run()?;
-    }
+    like_root_keeping("sh", state)
+        .args([
+            "-ec",
+            "for package in \"$@\"; do dpkg-deb -x \"$package\" \"$0\"; done",
+        ])
+        .arg(dir)
+        .args(debs)
+        .log("layers-unpack")
+        .run()?;
     write(
         &dir.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -82,7 +94,7 @@ pub(super) fn upper(dir: &Path, state: &Path) -> Result<()> {
     for (path, content) in [ADDED, REPLACED] {
         write(&dir.join(path), content)?;
     }
-    like_root("mknod", state)
+    like_root_keeping("mknod", state)
         .arg(dir.join(DELETED))
         .args(["c", "0", "0"])
         .run()
