@@ -158,7 +158,7 @@ fn lint(outcomes: &mut Vec<Outcome>) {
 fn process(outcomes: &mut Vec<Outcome>, names: &[String]) {
     // The VM tests are among these targets and stay ignored here.
     record(outcomes, "process", || {
-        cargo_test("process", &["--tests"], &[], names)
+        cargo_test("process", &["--test", "*"], &[], names)
     });
     record(outcomes, "doc examples", || {
         cargo_test("doc examples", &["--doc"], &[], names)
