@@ -133,7 +133,7 @@ pub(crate) fn run(kernel: Option<KernelChoice>, keep_bundle: bool) -> Result<()>
     let mut check = |what: &str, result: Result<()>| match result {
         Ok(()) => eprintln!("{} {what}", style("ok").green().for_stderr()),
         Err(error) => {
-            eprintln!("{} {what}: {error:#}", style("!!").red().for_stderr());
+            eprintln!("{} not so: {what}: {error:#}", style("!!").red().for_stderr());
             wrong.push(what.to_owned());
         }
     };
