@@ -20,9 +20,9 @@ pub(crate) struct Candidate {
 
 /// `apt-get update`.
 pub(crate) fn update_lists() -> Result<()> {
+    let apt = Tool::as_root("apt-get")?;
     let step = Step::start("Bringing apt's lists up to date");
-    Tool::as_root("apt-get")?
-        .args(["update", "-q"])
+    apt.args(["update", "-q"])
         .log("apt-update")
         .hint("check the network and the sources in /etc/apt")
         .run_lines(|line| step.at(line))?;

@@ -65,14 +65,12 @@ impl Tool {
     /// A program that needs root: as it is when we are root, through sudo otherwise.
     pub(crate) fn as_root(program: &str) -> Result<Self> {
         if rustix::process::geteuid().is_root() {
-            return Ok(Tool::new(program));
+            return Ok(Tool::new(program).env("DEBIAN_FRONTEND", "noninteractive"));
         }
-        if find("sudo").is_none() {
-            bail!("`{program}` needs root: run this command as root, or install sudo");
-        }
-        let mut tool = Tool::new("sudo").arg(program).log(program);
-        tool.command.stdin(Stdio::inherit()); // sudo may ask for a password
-        Ok(tool)
+        become_root_able(program)?;
+        // sudo starts with an environment of its own.
+        let environment = ["env", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"];
+        Ok(Tool::new("sudo").args(environment).arg(program).log(program))
     }
 
     /// Adds one argument.
@@ -220,6 +218,29 @@ impl Tool {
             .collect::<Vec<_>>()
             .join(" ")
     }
+}
+
+/// Makes sure that sudo will run a program without asking: a question in the middle of a step would be painted over.
+fn become_root_able(program: &str) -> Result<()> {
+    if find("sudo").is_none() {
+        bail!("`{program}` needs root: run this command as root, or install sudo");
+    }
+    let asks = !Command::new("sudo")
+        .args(["-n", "true"])
+        .stderr(Stdio::null())
+        .status()?
+        .success();
+    if asks {
+        crate::progress::note(format!("`{program}` needs root; sudo may ask for your password"));
+        let allowed = Command::new("sudo")
+            .arg("-v")
+            .status()
+            .context("could not start sudo")?;
+        if !allowed.success() {
+            bail!("`{program}` needs root, and sudo refused: run this command as root");
+        }
+    }
+    Ok(())
 }
 
 /// Where a program is, if it is installed.

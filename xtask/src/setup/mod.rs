@@ -100,9 +100,9 @@ fn install(missing: &[Need]) -> Result<()> {
 
 fn apt_install(packages: &[String], suite: Option<&str>) -> Result<()> {
     let from = suite.map(|suite| format!(" from {suite}")).unwrap_or_default();
+    let mut apt = Tool::as_root("apt-get")?.log("apt-install");
     let step = Step::start(format!("Installing packages{from}"));
     step.at(packages.join(" "));
-    let mut apt = Tool::as_root("apt-get")?.log("apt-install");
     if let Some(suite) = suite {
         apt = apt.args(["-t", suite]);
     }
@@ -135,10 +135,11 @@ pub(crate) fn add_backports() -> Result<bool> {
              not known; add a source of {BACKPORTS} to /etc/apt/sources.list.d yourself and run this again"
         )
     })?;
+    let install = Tool::as_root("install")?;
     let step = Step::start(format!("Adding the apt source {BACKPORTS}"));
     let mut file = tempfile::NamedTempFile::new()?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
-    Tool::as_root("install")?
+    install
         .args(["-m", "644"])
         .arg(file.path())
         .arg(BACKPORTS_FILE)
