@@ -1,0 +1,338 @@
+//! The ledger of one VM: its tables, and the leases on their slots.
+
+use std::{collections::BTreeMap, error::Error, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LedgerView, Request, ReserveError, Shortage,
+    address::{LUNS_PER_CONTROLLER, Limits},
+    device::{At, Disk, LayerNeed, Overlay, Pmem, Share, Want},
+    error::LeaseError,
+    request::DiskKind,
+    slots::{Machine, NoSlot, Part, Reserved, Slots},
+};
+
+/// Why a step failed, kept for everybody who waited for it.
+pub type StepFailure = Arc<dyn Error + Send + Sync>;
+
+/// A kind of slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// SCSI disks.
+    Scsi,
+    /// Persistent-memory devices.
+    Vpmem,
+    /// Plan 9 shares; unbounded.
+    Shares,
+    /// Combined layers; unbounded.
+    Overlays,
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scsi => "SCSI disks",
+            Self::Vpmem => "persistent-memory devices",
+            Self::Shares => "shares",
+            Self::Overlays => "combined layers",
+        })
+    }
+}
+
+/// A hold on one mount of one device. Once the hold is gone it acts on nothing, whoever has the slot by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[must_use = "a lease is released, or it holds its slot for the VM's life"]
+pub struct Lease {
+    pub(crate) table: Table,
+    pub(crate) slot: usize,
+    pub(crate) generation: u64,
+    pub(crate) holder: u64,
+}
+
+impl Lease {
+    /// Which kind of slot it holds.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// The slot's index in its table.
+    #[must_use]
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+}
+
+/// What a step's outcome is reported under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepToken {
+    pub(crate) table: Table,
+    pub(crate) slot: usize,
+    pub(crate) generation: u64,
+    pub(crate) part: Part,
+}
+
+/// One thing to perform. Its outcome must be reported, whatever it is: others may wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use = "a step that is never reported blocks its slot"]
+pub struct Step {
+    /// For [`Ledger::outcome`].
+    pub token: StepToken,
+    /// What is to be done.
+    pub request: Request,
+}
+
+/// What comes next for a lease.
+#[derive(Debug)]
+pub enum Next {
+    /// Perform this, report the outcome, and ask again.
+    Perform(Step),
+    /// Somebody else is performing a step of the same slot; ask again when an outcome has been reported.
+    Wait,
+    /// It is attached and mounted.
+    Ready,
+    /// A step of the way in failed, of this lease or of another one it shares the slot with. Release it.
+    Failed(StepFailure),
+    /// The lease holds nothing: it has been released.
+    Gone,
+}
+
+/// Everything one VM has given away.
+#[derive(Debug)]
+pub struct Ledger {
+    scsi: Slots<Disk>,
+    vpmem: Slots<Pmem>,
+    shares: Slots<Share>,
+    overlays: Slots<Overlay>,
+    limits: Limits,
+}
+
+enum Taken {
+    Scsi(Reserved<Disk>),
+    Vpmem(Reserved<Pmem>),
+    Share(Reserved<Share>),
+    Overlay(Reserved<Overlay>),
+}
+
+impl Taken {
+    fn lease(&self) -> Lease {
+        match self {
+            Self::Scsi(reserved) => reserved.lease,
+            Self::Vpmem(reserved) => reserved.lease,
+            Self::Share(reserved) => reserved.lease,
+            Self::Overlay(reserved) => reserved.lease,
+        }
+    }
+}
+
+impl Ledger {
+    /// An empty ledger of a VM with these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let disks = usize::from(limits.scsi_controllers) * usize::from(LUNS_PER_CONTROLLER);
+        Self {
+            scsi: Slots::new(disks),
+            vpmem: Slots::new(limits.vpmem_devices as usize),
+            shares: Slots::new(usize::MAX),
+            overlays: Slots::new(usize::MAX),
+            limits,
+        }
+    }
+
+    /// Takes a slot for each want, or none at all. The leases stand in the order of the wants.
+    ///
+    /// # Errors
+    /// [`ReserveError::Full`] with everything that is missing, or the first conflict.
+    pub fn reserve(&mut self, wants: Vec<Want>) -> Result<Vec<Lease>, ReserveError> {
+        let mut taken = Vec::with_capacity(wants.len());
+        let mut missing: BTreeMap<Table, usize> = BTreeMap::new();
+        let mut conflict = None;
+        for (want, need) in wants.into_iter().enumerate() {
+            match self.take(need) {
+                Ok(reserved) => taken.push(reserved),
+                Err((table, NoSlot::Full)) => *missing.entry(table).or_default() += 1,
+                Err((_, NoSlot::Conflict(reason))) => {
+                    conflict = Some(ReserveError::Conflict { want, reason });
+                    break;
+                }
+            }
+        }
+        if conflict.is_none() && missing.is_empty() {
+            return Ok(taken.iter().map(Taken::lease).collect());
+        }
+        let held = |table, taken: &[Taken]| taken.iter().filter(|one| one.lease().table == table).count();
+        let new: BTreeMap<Table, usize> = missing
+            .keys()
+            .map(|table| (*table, held(*table, &taken)))
+            .collect();
+        for one in taken.into_iter().rev() {
+            self.undo(one);
+        }
+        Err(conflict.unwrap_or_else(|| {
+            let shortage = |(table, lacking): (Table, usize)| {
+                let usage = self.machine(table).usage();
+                let wanted = lacking + new.get(&table).copied().unwrap_or_default();
+                Shortage {
+                    table,
+                    wanted,
+                    free: usage.total - usage.used,
+                    total: usage.total,
+                }
+            };
+            ReserveError::Full(missing.into_iter().map(shortage).collect())
+        }))
+    }
+
+    fn take(&mut self, want: Want) -> Result<Taken, (Table, NoSlot)> {
+        match want {
+            Want::Layer(layer) => self.take_layer(layer),
+            Want::Disk(need) => {
+                let at = At {
+                    guest_path: need.guest_path,
+                    read_only: need.read_only,
+                };
+                let (path, key, kind) = (need.path, need.key, need.kind);
+                let disk = Disk {
+                    path,
+                    key,
+                    kind,
+                    read_only: need.read_only,
+                    auto_manage: need.auto_manage,
+                };
+                self.scsi
+                    .reserve(disk, |_| at)
+                    .map(Taken::Scsi)
+                    .map_err(|why| (Table::Scsi, why))
+            }
+            Want::Share(need) => {
+                let at = At {
+                    guest_path: need.guest_path,
+                    read_only: need.read_only,
+                };
+                let share = Share {
+                    path: need.path,
+                    read_only: need.read_only,
+                    allowed_names: need.allowed_names,
+                };
+                self.shares
+                    .reserve(share, |_| at)
+                    .map(Taken::Share)
+                    .map_err(|why| (Table::Shares, why))
+            }
+            Want::Overlay(need) => {
+                let at = At {
+                    guest_path: need.root.clone(),
+                    read_only: false,
+                };
+                let taken = self.overlays.reserve(Overlay(need), |_| at);
+                taken.map(Taken::Overlay).map_err(|why| (Table::Overlays, why))
+            }
+        }
+    }
+
+    /// Where the layer is already, else persistent memory while there is room and it fits, else SCSI.
+    fn take_layer(&mut self, layer: LayerNeed) -> Result<Taken, (Table, NoSlot)> {
+        let fits = self.vpmem.has_room() && layer.bytes <= self.limits.vpmem_max_bytes;
+        let on_vpmem = self.vpmem.holds(&layer.key) || (fits && !self.scsi.holds(&layer.key));
+        if on_vpmem {
+            let pmem = Pmem {
+                path: layer.path,
+                key: layer.key,
+            };
+            let at = |index| At {
+                guest_path: format!("/run/layers/p{index}"),
+                read_only: true,
+            };
+            return self
+                .vpmem
+                .reserve(pmem, at)
+                .map(Taken::Vpmem)
+                .map_err(|why| (Table::Vpmem, why));
+        }
+        let disk = Disk {
+            path: layer.path,
+            key: layer.key,
+            kind: DiskKind::Virtual,
+            read_only: true,
+            auto_manage: false,
+        };
+        let at = |index| At {
+            guest_path: format!("/run/mounts/scsi/m{index}"),
+            read_only: true,
+        };
+        self.scsi
+            .reserve(disk, at)
+            .map(Taken::Scsi)
+            .map_err(|why| (Table::Scsi, why))
+    }
+
+    fn undo(&mut self, taken: Taken) {
+        match taken {
+            Taken::Scsi(reserved) => self.scsi.undo(reserved),
+            Taken::Vpmem(reserved) => self.vpmem.undo(reserved),
+            Taken::Share(reserved) => self.shares.undo(reserved),
+            Taken::Overlay(reserved) => self.overlays.undo(reserved),
+        }
+    }
+
+    /// What comes next for a lease.
+    pub fn next(&mut self, lease: Lease) -> Next {
+        self.machine_mut(lease.table).next(lease)
+    }
+
+    /// Turns a lease round: from now on [`Ledger::next`] leads out. Harmless when repeated.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] where it holds nothing.
+    pub fn release(&mut self, lease: Lease) -> Result<(), LeaseError> {
+        self.machine_mut(lease.table).release(lease)
+    }
+
+    /// Notes what became of a step.
+    ///
+    /// # Errors
+    /// [`LeaseError`] where nobody waits for it; nothing is changed then.
+    pub fn outcome(&mut self, token: &StepToken, result: Result<(), StepFailure>) -> Result<(), LeaseError> {
+        self.machine_mut(token.table).outcome(token, result)
+    }
+
+    /// Where the lease's mount is in the guest; `None` for a stale one.
+    #[must_use]
+    pub fn guest_path(&self, lease: Lease) -> Option<&str> {
+        self.machine(lease.table).guest_path(lease)
+    }
+
+    /// Everything that is held now.
+    #[must_use]
+    pub fn view(&self) -> LedgerView {
+        let slots = [Table::Scsi, Table::Vpmem, Table::Shares, Table::Overlays];
+        LedgerView {
+            scsi: self.scsi.usage(),
+            vpmem: self.vpmem.usage(),
+            slots: slots
+                .into_iter()
+                .flat_map(|table| self.machine(table).view())
+                .collect(),
+        }
+    }
+
+    fn machine(&self, table: Table) -> &dyn Machine {
+        match table {
+            Table::Scsi => &self.scsi,
+            Table::Vpmem => &self.vpmem,
+            Table::Shares => &self.shares,
+            Table::Overlays => &self.overlays,
+        }
+    }
+
+    fn machine_mut(&mut self, table: Table) -> &mut dyn Machine {
+        match table {
+            Table::Scsi => &mut self.scsi,
+            Table::Vpmem => &mut self.vpmem,
+            Table::Shares => &mut self.shares,
+            Table::Overlays => &mut self.overlays,
+        }
+    }
+}
