@@ -125,6 +125,16 @@ impl Taken {
             Self::Overlay(reserved) => reserved.lease,
         }
     }
+
+    /// Whether it took a slot of its own, rather than a further hold on one.
+    fn is_new(&self) -> bool {
+        match self {
+            Self::Scsi(reserved) => reserved.is_new(),
+            Self::Vpmem(reserved) => reserved.is_new(),
+            Self::Share(reserved) => reserved.is_new(),
+            Self::Overlay(reserved) => reserved.is_new(),
+        }
+    }
 }
 
 impl Ledger {
@@ -146,43 +156,71 @@ impl Ledger {
     /// # Errors
     /// [`ReserveError::Full`] with everything that is missing, or the first conflict.
     pub fn reserve(&mut self, wants: Vec<Want>) -> Result<Vec<Lease>, ReserveError> {
-        let mut taken = Vec::with_capacity(wants.len());
+        self.reserve_with(wants, |_| None)
+    }
+
+    /// Like [`Ledger::reserve`], with one want more that depends on the guest paths of the others: they stand in the
+    /// order of the wants, and its lease comes last.
+    ///
+    /// # Errors
+    /// As for [`Ledger::reserve`].
+    pub fn reserve_with(
+        &mut self,
+        wants: Vec<Want>,
+        last: impl FnOnce(&[String]) -> Option<Want>,
+    ) -> Result<Vec<Lease>, ReserveError> {
+        let mut taken = Vec::with_capacity(wants.len() + 1);
         let mut missing: BTreeMap<Table, usize> = BTreeMap::new();
-        let mut conflict = None;
         for (want, need) in wants.into_iter().enumerate() {
             match self.take(need) {
                 Ok(reserved) => taken.push(reserved),
                 Err((table, NoSlot::Full)) => *missing.entry(table).or_default() += 1,
                 Err((_, NoSlot::Conflict(reason))) => {
-                    conflict = Some(ReserveError::Conflict { want, reason });
-                    break;
+                    self.undo_all(taken);
+                    return Err(ReserveError::Conflict { want, reason });
                 }
             }
         }
-        if conflict.is_none() && missing.is_empty() {
+        if missing.is_empty() {
+            let path = |one: &Taken| self.guest_path(one.lease()).unwrap_or_default().to_owned();
+            let paths: Vec<_> = taken.iter().map(path).collect();
+            if let Some(need) = last(&paths) {
+                match self.take(need) {
+                    Ok(reserved) => taken.push(reserved),
+                    Err((table, NoSlot::Full)) => *missing.entry(table).or_default() += 1,
+                    Err((_, NoSlot::Conflict(reason))) => {
+                        let want = taken.len();
+                        self.undo_all(taken);
+                        return Err(ReserveError::Conflict { want, reason });
+                    }
+                }
+            }
+        }
+        if missing.is_empty() {
             return Ok(taken.iter().map(Taken::lease).collect());
         }
-        let held = |table, taken: &[Taken]| taken.iter().filter(|one| one.lease().table == table).count();
-        let new: BTreeMap<Table, usize> = missing
-            .keys()
-            .map(|table| (*table, held(*table, &taken)))
-            .collect();
+        let mut new: BTreeMap<Table, usize> = BTreeMap::new();
+        for one in taken.iter().filter(|one| one.is_new()) {
+            *new.entry(one.lease().table).or_default() += 1;
+        }
+        self.undo_all(taken);
+        let shortage = |(table, lacking): (Table, usize)| {
+            let usage = self.machine(table).usage();
+            Shortage {
+                table,
+                wanted: lacking + new.get(&table).copied().unwrap_or_default(),
+                free: usage.total - usage.used,
+                total: usage.total,
+            }
+        };
+        Err(ReserveError::Full(missing.into_iter().map(shortage).collect()))
+    }
+
+    /// In reverse, so that a device joined twice is as it was before the first time.
+    fn undo_all(&mut self, taken: Vec<Taken>) {
         for one in taken.into_iter().rev() {
             self.undo(one);
         }
-        Err(conflict.unwrap_or_else(|| {
-            let shortage = |(table, lacking): (Table, usize)| {
-                let usage = self.machine(table).usage();
-                let wanted = lacking + new.get(&table).copied().unwrap_or_default();
-                Shortage {
-                    table,
-                    wanted,
-                    free: usage.total - usage.used,
-                    total: usage.total,
-                }
-            };
-            ReserveError::Full(missing.into_iter().map(shortage).collect())
-        }))
     }
 
     fn take(&mut self, want: Want) -> Result<Taken, (Table, NoSlot)> {

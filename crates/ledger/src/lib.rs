@@ -24,8 +24,8 @@
 //! };
 //! let leases = ledger.reserve(vec![Want::Disk(disk)])?;
 //! let Next::Perform(step) = ledger.next(leases[0]) else { panic!("a reserved disk is to be attached") };
-//! ledger.outcome(step.token, Ok(()));
-//! # Ok::<(), cofferdam_ledger::ReserveError>(())
+//! ledger.outcome(&step.token, Ok(()))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod address;

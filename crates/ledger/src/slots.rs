@@ -47,6 +47,12 @@ pub(crate) struct Reserved<D> {
     before: Option<D>,
 }
 
+impl<D> Reserved<D> {
+    pub(crate) fn is_new(&self) -> bool {
+        self.before.is_none()
+    }
+}
+
 /// A table of slots.
 #[derive(Debug)]
 pub(crate) struct Slots<D: Device> {
