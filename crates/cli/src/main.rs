@@ -1,2 +1,65 @@
-//! The `cofferdam` command.
-fn main() {}
+//! The `cofferdam` command: runs containers in utility VMs and shows what they would take.
+
+mod args;
+mod boot_files;
+mod exit;
+mod plan;
+mod run;
+mod signals;
+mod terminal;
+mod timings;
+
+use std::io::IsTerminal;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Cli, Command, LogFormat},
+    exit::Exit,
+};
+
+fn main() -> ! {
+    let cli = Cli::parse();
+    let exit = match log_to_stderr(&cli) {
+        Ok(()) => dispatch(cli.command),
+        Err(exit) => exit,
+    };
+    // Not a return from main: a thread may still be blocked on reading standard input.
+    std::process::exit(exit.announce())
+}
+
+fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Plan(args) => plan::execute(&args),
+        Command::Run(args) => {
+            // Two workers: one may be busy with a stream while the other answers the guest.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
+            match runtime {
+                Ok(runtime) => {
+                    let exit = runtime.block_on(run::execute(args));
+                    runtime.shutdown_background();
+                    exit
+                }
+                Err(error) => Exit::failed(error),
+            }
+        }
+    }
+}
+
+fn log_to_stderr(cli: &Cli) -> Result<(), Exit> {
+    let filter = EnvFilter::try_new(&cli.log_level)
+        .map_err(|error| Exit::usage(format!("--log-level {}: {error}", cli.log_level)))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    match cli.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -34,6 +34,7 @@ mod error;
 mod free;
 mod ledger;
 pub mod request;
+mod settings;
 mod slots;
 pub mod state;
 mod view;

@@ -1,0 +1,249 @@
+//! `cofferdam run`: one container in a VM of its own, in the foreground.
+//!
+//! Everything that was taken is given back on every way out; what could not be is said, and makes the command fail.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result, anyhow};
+use cofferdam_backend::{Backend, VmExit};
+use cofferdam_container::{Allocation, Created, RunError, Running, Stdio, delete_state, left_behind};
+use cofferdam_plan::{Plan, PlanRequest, Spec};
+use cofferdam_qemu::{QemuBackend, QemuConfig};
+use cofferdam_vm::{BootOptions, UtilityVm};
+
+use crate::{
+    args::{self, RunArgs, VmArgs},
+    boot_files,
+    exit::Exit,
+    plan::{check_image, planned, spec_at},
+    signals::{Event, Signals},
+    terminal::{self, RawTerminal},
+    timings::Timings,
+};
+
+/// How a run ends early.
+enum Stopped {
+    /// cofferdam failed.
+    Failed(anyhow::Error),
+    /// The container's program could not be started.
+    NotStarted(RunError),
+    /// The user asked to end before there was a container.
+    Interrupted(i32),
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn execute(args: RunArgs) -> Exit {
+    let mut timings = Timings::start();
+    let ended = run(&args, &mut timings).await;
+    if args.vm.timings {
+        eprint!("{timings}");
+    }
+    match ended {
+        Ok(status) => Exit::container(status),
+        Err(Stopped::Failed(error)) => Exit::failed(format!("{error:#}")),
+        Err(Stopped::NotStarted(error)) => Exit::not_started(error),
+        Err(Stopped::Interrupted(signal)) => Exit::signalled(signal),
+    }
+}
+
+async fn run(args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
+    let mut signals = Signals::watch().context("watching for signals")?;
+    let bundle = std::path::absolute(&args.bundle).context("resolving the bundle's path")?;
+    let mut spec = spec_at(&bundle.join("config.json"))?;
+    if args.tty {
+        spec = spec.with_terminal();
+    }
+    // Refusals come before the VM is started.
+    drop(container_plan(&spec, &bundle, "/run/gcs/c/1")?);
+    let backend = Arc::new(QemuBackend::new(config(&args.vm)?).context("preparing the utility VM")?);
+    timings.reached("planned");
+
+    let options = BootOptions::default();
+    let booting = UtilityVm::boot(backend.clone(), &options);
+    let booted = tokio::select! {
+        booted = booting => booted.map_err(|error| Stopped::Failed(error.into())),
+        signal = signals.interrupted() => Err(Stopped::Interrupted(signal)),
+    };
+    let vm = match booted {
+        Ok(vm) => vm,
+        Err(stopped) => {
+            keep(args, &backend, &mut signals).await;
+            // Its own error is the smaller one: the VM never was anybody's.
+            let _ = backend.stop().await;
+            return Err(stopped);
+        }
+    };
+    timings.booted(vm.times());
+    let ended = in_vm(args, &vm, &spec, &bundle, &mut signals, timings).await;
+    if ended.is_err() {
+        keep(args, &backend, &mut signals).await;
+    }
+    let stopped = vm.shut_down().await;
+    timings.reached("VM gone");
+    let status = ended?;
+    stopped.context("freeing the utility VM")?;
+    Ok(status)
+}
+
+fn config(args: &VmArgs) -> Result<QemuConfig> {
+    let boot = boot_files::find(args)?;
+    let mut config = QemuConfig::new(boot.kernel, boot.initramfs);
+    config.program = args.qemu.clone().into();
+    config.memory_bytes = args.memory;
+    config.cpus = args.cpus;
+    config.limits.vpmem_devices = args.vpmem_count;
+    config.keep_on_failure = args.keep_on_failure;
+    config.accelerator = match args.accel {
+        args::Accelerator::Auto => cofferdam_qemu::Accelerator::Auto,
+        args::Accelerator::Kvm => cofferdam_qemu::Accelerator::Kvm,
+        args::Accelerator::Tcg => cofferdam_qemu::Accelerator::Tcg,
+    };
+    Ok(config)
+}
+
+fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Plan> {
+    let request = PlanRequest {
+        spec,
+        bundle,
+        container_root,
+        process_isolation: false,
+    };
+    Ok(planned(request, &check_image)?)
+}
+
+/// Everything between a VM that answers and a VM that holds nothing.
+async fn in_vm(
+    args: &RunArgs,
+    vm: &Arc<UtilityVm>,
+    spec: &Spec,
+    bundle: &Path,
+    signals: &mut Signals,
+    timings: &mut Timings,
+) -> Result<u8, Stopped> {
+    let id = args
+        .id
+        .clone()
+        .unwrap_or_else(|| format!("cofferdam-{}", std::process::id()));
+    let root = vm.new_container_root();
+    let plan = container_plan(spec, bundle, &root)?;
+    let mut allocation = tokio::select! {
+        allocated = Allocation::allocate(vm, &plan) => allocated.map_err(anyhow::Error::from)?,
+        signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
+    };
+    timings.reached("allocated");
+    let ended = tokio::select! {
+        ended = container(vm, &id, &plan, signals, timings) => ended,
+        exit = vm.backend().exited() => Err(Stopped::Failed(died(&exit))),
+    };
+    let released = release(vm, &mut allocation, &id).await;
+    timings.reached("released");
+    match (ended, released) {
+        (Err(Stopped::Failed(first)), Err(second)) => {
+            Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
+        }
+        (ended, released) => ended.and_then(|status| released.map(|()| status).map_err(Stopped::Failed)),
+    }
+}
+
+fn died(exit: &VmExit) -> anyhow::Error {
+    anyhow!("the utility VM died while the container was running: {exit}")
+}
+
+/// The container from Create to its exit.
+async fn container(
+    vm: &Arc<UtilityVm>,
+    id: &str,
+    plan: &Plan,
+    signals: &mut Signals,
+    timings: &mut Timings,
+) -> Result<u8, Stopped> {
+    let created = Created::create(vm.clone(), id, &plan.container_root, &plan.spec)
+        .await
+        .map_err(Stopped::NotStarted)?;
+    timings.reached("created");
+    let raw = match created.has_terminal() && terminal::is_interactive() {
+        true => Some(RawTerminal::enter().context("making the terminal raw")?),
+        false => None,
+    };
+    let stdio = Stdio {
+        stdin: Some(Box::new(tokio::io::stdin())),
+        stdout: Some(Box::new(tokio::io::stdout())),
+        stderr: Some(Box::new(tokio::io::stderr())),
+    };
+    let running = created
+        .start(stdio, terminal::size())
+        .await
+        .map_err(Stopped::NotStarted)?;
+    timings.reached("started");
+    let status = attended(running, signals).await;
+    drop(raw);
+    timings.reached("exited");
+    status.map_err(|error| Stopped::Failed(error.into()))
+}
+
+/// Waits for the container while passing signals and sizes on.
+async fn attended(running: Running, signals: &mut Signals) -> Result<u8, RunError> {
+    let handle = running.handle();
+    let waiting = running.wait();
+    tokio::pin!(waiting);
+    loop {
+        let event = tokio::select! {
+            status = &mut waiting => return status,
+            event = signals.next() => event,
+        };
+        let passed_on = match event {
+            Event::Signal(number) => handle.signal(number).await.map(|_delivered| ()),
+            Event::Resized => match terminal::size() {
+                Some((rows, columns)) => handle.resize(rows, columns).await,
+                None => Ok(()),
+            },
+        };
+        if let Err(error) = passed_on {
+            tracing::warn!(%error, "not passed on to the container");
+        }
+    }
+}
+
+/// Gives everything back and proves it.
+async fn release(vm: &Arc<UtilityVm>, allocation: &mut Allocation, id: &str) -> Result<()> {
+    allocation
+        .release()
+        .await
+        .context("releasing what the container held")?;
+    if vm.is_gone().await {
+        return Ok(());
+    }
+    delete_state(vm, id).await?;
+    let left = left_behind(vm).await.context("asking what is left in the VM")?;
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!("left behind: {}", left.join(", ")))
+    }
+}
+
+/// With --keep-on-failure, holds the VM until the user has seen enough.
+async fn keep(args: &RunArgs, backend: &QemuBackend, signals: &mut Signals) {
+    if !args.vm.keep_on_failure {
+        return;
+    }
+    let process = backend
+        .process_id()
+        .map_or("none".to_owned(), |id| id.to_string());
+    let dir = backend.runtime_dir();
+    eprintln!(
+        "cofferdam: the utility VM is kept: process {process}, console and messages in {}\n\
+         cofferdam: end it with Ctrl-C",
+        dir.display()
+    );
+    tokio::select! {
+        _ = signals.interrupted() => {}
+        exit = backend.exited() => eprintln!("cofferdam: the utility VM ended: {exit}"),
+    }
+}

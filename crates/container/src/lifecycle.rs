@@ -1,0 +1,264 @@
+//! One container, from Create to its exit.
+
+use std::{path::Path, sync::Arc};
+
+use cofferdam_backend::BackendError;
+use cofferdam_bridge::{Bridge, BridgeError, CloseReason, ContainerExit};
+use cofferdam_protocol::message::{
+    ContainerConfig, ProcessParameters, SchemaVersion, VsockStdioRelaySettings,
+};
+use cofferdam_vm::{StdioPort, UtilityVm};
+use serde_json::Value;
+
+use crate::stdio::{Relays, Stdio};
+
+/// Why a container could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The guest could not create it.
+    #[error("creating the container in the guest: {0}")]
+    Create(#[source] BridgeError),
+    /// Its process could not be started.
+    #[error("starting the container's process: {0}")]
+    Start(#[source] BridgeError),
+    /// A standard stream could not be opened on the host.
+    #[error("listening for the container's {stream}: {source}")]
+    Listen {
+        /// `stdin`, `stdout` or `stderr`.
+        stream: &'static str,
+        /// The backend's reason.
+        #[source]
+        source: BackendError,
+    },
+    /// The guest did not connect a standard stream.
+    #[error("connecting the container's {stream}: {source}")]
+    Connect {
+        /// `stdin`, `stdout` or `stderr`.
+        stream: &'static str,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The guest could not be asked how it ended.
+    #[error("waiting for the container's process: {0}")]
+    Wait(#[source] BridgeError),
+    /// The connection ended before the container did.
+    #[error("waiting for the container's end: {0}")]
+    Lost(#[source] CloseReason),
+    /// The guest could not forget it.
+    #[error("deleting the container's state in the guest: {0}")]
+    Delete(#[source] BridgeError),
+}
+
+/// A container that exists in the guest, its process held.
+#[must_use = "a created container stays in the guest until it is started and deleted"]
+pub struct Created {
+    vm: Arc<UtilityVm>,
+    id: String,
+    exit: ContainerExit,
+    terminal: bool,
+}
+
+/// A container whose process runs.
+#[must_use = "a running container is waited for"]
+pub struct Running {
+    vm: Arc<UtilityVm>,
+    id: String,
+    exit: ContainerExit,
+    process: u32,
+    relays: Relays,
+}
+
+/// What can be done to a running container from elsewhere while it is waited for.
+#[derive(Clone)]
+pub struct Handle {
+    bridge: Arc<Bridge>,
+    id: String,
+    process: u32,
+}
+
+impl Created {
+    /// Creates the container in the guest. `spec` is the rewritten one of the plan.
+    ///
+    /// # Errors
+    /// [`RunError::Create`], with the guest's own reason.
+    pub async fn create(vm: Arc<UtilityVm>, id: &str, root: &str, spec: &Value) -> Result<Self, RunError> {
+        // Before Create, so that no notification is missed.
+        let exit = vm.bridge().container_exited(id);
+        let config = ContainerConfig {
+            schema_version: Some(SchemaVersion::V2_1),
+            oci_bundle_path: root.to_owned(),
+            oci_specification: Some(spec.clone()),
+            ..ContainerConfig::default()
+        };
+        vm.bridge().create(id, config).await.map_err(RunError::Create)?;
+        let terminal = spec
+            .pointer("/process/terminal")
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
+        Ok(Self {
+            vm,
+            id: id.to_owned(),
+            exit,
+            terminal,
+        })
+    }
+
+    /// Whether its process gets a terminal.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Starts the process with these streams. `size` is the terminal's, rows and columns.
+    ///
+    /// # Errors
+    /// [`RunError::Start`] where the program cannot be run, and those of the streams.
+    pub async fn start(self, stdio: Stdio, size: Option<(u16, u16)>) -> Result<Running, RunError> {
+        let stdin = self.open("stdin", stdio.stdin).await?;
+        let stdout = self.open("stdout", stdio.stdout).await?;
+        let stderr = self
+            .open("stderr", stdio.stderr.filter(|_| !self.terminal))
+            .await?;
+        let parameters = ProcessParameters {
+            emulate_console: self.terminal,
+            create_std_in_pipe: stdin.is_some(),
+            create_std_out_pipe: stdout.is_some(),
+            create_std_err_pipe: stderr.is_some(),
+            console_size: size.map(|(rows, columns)| [rows, columns]),
+            ..ProcessParameters::default()
+        };
+        let ports = VsockStdioRelaySettings {
+            std_in: stdin.as_ref().map(|(port, _)| port.port()),
+            std_out: stdout.as_ref().map(|(port, _)| port.port()),
+            std_err: stderr.as_ref().map(|(port, _)| port.port()),
+        };
+        let bridge = self.vm.bridge();
+        bridge.start(&self.id).await.map_err(RunError::Start)?;
+        // The guest has dialled every stream by the time it answers, so the order of accepting is free.
+        let process = bridge
+            .execute_process(&self.id, parameters, ports)
+            .await
+            .map_err(RunError::Start)?;
+        let mut relays = Relays::new();
+        if let Some((port, reader)) = stdin {
+            relays.feed(reader, connected("stdin", port).await?);
+        }
+        if let Some((port, writer)) = stdout {
+            relays.drain("stdout", connected("stdout", port).await?, writer);
+        }
+        if let Some((port, writer)) = stderr {
+            relays.drain("stderr", connected("stderr", port).await?, writer);
+        }
+        Ok(Running {
+            vm: self.vm,
+            id: self.id,
+            exit: self.exit,
+            process,
+            relays,
+        })
+    }
+
+    async fn open<T>(
+        &self,
+        stream: &'static str,
+        end: Option<T>,
+    ) -> Result<Option<(StdioPort, T)>, RunError> {
+        let Some(end) = end else { return Ok(None) };
+        let port = self
+            .vm
+            .open_stdio()
+            .await
+            .map_err(|source| RunError::Listen { stream, source })?;
+        Ok(Some((port, end)))
+    }
+}
+
+async fn connected(stream: &'static str, port: StdioPort) -> Result<cofferdam_backend::BoxStream, RunError> {
+    port.accept()
+        .await
+        .map_err(|source| RunError::Connect { stream, source })
+}
+
+impl Running {
+    /// What signals and resizes it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            bridge: self.vm.bridge().clone(),
+            id: self.id.clone(),
+            process: self.process,
+        }
+    }
+
+    /// Waits until the process has ended and all of its output has been handed over, and returns its status: the
+    /// exit code, or 128 plus the signal's number.
+    ///
+    /// # Errors
+    /// [`RunError::Wait`] and [`RunError::Lost`] when the guest went away first.
+    pub async fn wait(mut self) -> Result<u8, RunError> {
+        let code = self
+            .vm
+            .bridge()
+            .wait_for_process(&self.id, self.process)
+            .await
+            .map_err(RunError::Wait)?;
+        self.relays.finish().await;
+        self.exit.await.map_err(RunError::Lost)?;
+        Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+    }
+}
+
+impl Handle {
+    /// Sends a signal. Whether it was delivered: a process that has ended takes none.
+    ///
+    /// # Errors
+    /// The guest's.
+    pub async fn signal(&self, number: i32) -> Result<bool, BridgeError> {
+        self.bridge
+            .signal_process(&self.id, self.process, Some(number))
+            .await
+    }
+
+    /// Gives the terminal another size.
+    ///
+    /// # Errors
+    /// The guest's.
+    pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), BridgeError> {
+        self.bridge
+            .resize_console(&self.id, self.process, rows, columns)
+            .await
+    }
+}
+
+/// Makes the guest forget a container. Its mounts and combined layers have been released before.
+///
+/// # Errors
+/// [`RunError::Delete`], with the guest's own reason.
+pub async fn delete_state(vm: &UtilityVm, id: &str) -> Result<(), RunError> {
+    vm.bridge()
+        .delete_container_state(id)
+        .await
+        .map_err(RunError::Delete)
+}
+
+/// Reads a bundle's or a spec's file, which may be large but not endless.
+///
+/// # Errors
+/// The system's; and a file of over 16 MiB.
+pub fn read_spec(file: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+
+    const MAX_SPEC_BYTES: u64 = 16 << 20;
+    let mut text = String::new();
+    let read = std::fs::File::open(file)?
+        .take(MAX_SPEC_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > MAX_SPEC_BYTES {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            "a spec has at most 16 MiB",
+        ));
+    }
+    Ok(text)
+}
