@@ -44,11 +44,11 @@ pub(crate) fn wanted(spec: &Spec, bundle: &Path) -> Vec<PathBuf> {
         let kind = kind(mount)?;
         (!is_of_the_sandbox(kind, source)).then(|| resolved(bundle, source))
     };
-    spec.mounts().iter().filter_map(host_source).collect()
+    spec.mounts().filter_map(host_source).collect()
 }
 
 pub(crate) fn plan(request: PlanRequest<'_>, facts: &Facts, plan: &mut Plan) -> Result<(), PlanError> {
-    for (index, mount) in request.spec.mounts().iter().enumerate() {
+    for (index, mount) in request.spec.mounts().enumerate() {
         one(request, facts, plan, index, mount).map_err(|refusal| PlanError {
             mount_index: Some(index),
             refusal,

@@ -22,9 +22,9 @@ pub struct Layers {
     pub read_only: Vec<LayerNeed>,
     /// The scratch disk.
     pub scratch: LayerNeed,
-    /// Where the scratch is mounted in the guest.
+    /// Where the scratch is mounted in the guest; on the host, in process isolation: `<bundle>/scratch`.
     pub scratch_path: String,
-    /// Where the overlay is mounted in the guest.
+    /// Where the overlay is mounted in the guest; on the host, in process isolation: `<bundle>/rootfs`.
     pub root_path: String,
 }
 

@@ -44,9 +44,10 @@ pub(crate) fn plan(request: PlanRequest<'_>, facts: &Facts, plan: &mut Plan) -> 
     };
     let folders = request.spec.layer_folders();
     let root = request.spec.root();
-    let root_path = format!("{}/rootfs", request.container_root);
+    let mut root_path = format!("{}/rootfs", request.container_root);
     if !folders.is_empty() {
         let layers = layers(request, folders, facts).map_err(|problem| refused(Refusal::Storage(problem)))?;
+        root_path = layers.root_path.clone();
         plan.needs.layers = Some(layers);
     } else if root.path.as_os_str().is_empty() {
         return Err(refused(Refusal::NoRoot));
@@ -97,11 +98,24 @@ fn layers(request: PlanRequest<'_>, folders: &[PathBuf], facts: &Facts) -> Resul
         })
         .collect::<Result<Vec<_>, _>>()?;
     let scratch = read_only.pop().ok_or(StorageProblem::TooFew)?;
+    let place = place(request)?;
     Ok(Layers {
         read_only,
         scratch,
-        scratch_path: format!("{}/scratch", request.container_root),
-        root_path: format!("{}/rootfs", request.container_root),
+        scratch_path: format!("{place}/scratch"),
+        root_path: format!("{place}/rootfs"),
+    })
+}
+
+/// Where scratch and root filesystem are mounted: under the container root in the VM, or under the bundle on the host
+/// itself (rule R3), which belongs to this container alone.
+fn place(request: PlanRequest<'_>) -> Result<&str, StorageProblem> {
+    if !request.process_isolation {
+        return Ok(request.container_root);
+    }
+    request.bundle.to_str().ok_or_else(|| StorageProblem::Image {
+        path: request.bundle.to_owned(),
+        problem: SourceProblem::Name,
     })
 }
 

@@ -1,8 +1,11 @@
 //! The OCI spec as it arrives: a JSON document of which the plan reads a few members and keeps all.
 
-use std::path::PathBuf;
+use std::{fmt, marker::PhantomData, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::Value;
 
 /// An OCI runtime spec. Members nobody here knows survive in it.
@@ -27,13 +30,38 @@ pub enum SpecError {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct View {
     #[serde(default)]
-    pub(crate) root: Option<Root>,
+    root: Option<Object<Root>>,
     #[serde(default)]
-    pub(crate) mounts: Option<Vec<Mount>>,
+    mounts: Option<Vec<Object<Mount>>>,
     #[serde(default)]
-    pub(crate) windows: Option<Windows>,
+    windows: Option<Object<Windows>>,
     #[serde(default)]
     process: Option<serde_json::Map<String, Value>>,
+}
+
+/// A JSON object. Without this, serde takes an array for a structure too, member by member; the rewriting would then
+/// find no object where it must change one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 /// OCI runtime spec, "Root".
@@ -82,7 +110,7 @@ impl Spec {
     /// [`SpecError`], with line and column.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
         let document: Value = serde_json::from_str(text).map_err(SpecError::NotJson)?;
-        let view: View = serde_json::from_str(text).map_err(SpecError::NotASpec)?;
+        let Object(view) = serde_json::from_str(text).map_err(SpecError::NotASpec)?;
         Ok(Self { document, view })
     }
 
@@ -102,18 +130,18 @@ impl Spec {
     }
 
     pub(crate) fn root(&self) -> Root {
-        self.view.root.clone().unwrap_or_default()
+        self.view.root.clone().unwrap_or_default().0
     }
 
-    pub(crate) fn mounts(&self) -> &[Mount] {
-        self.view.mounts.as_deref().unwrap_or_default()
+    pub(crate) fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.view.mounts.iter().flatten().map(|Object(mount)| mount)
     }
 
     pub(crate) fn layer_folders(&self) -> &[PathBuf] {
         self.view
             .windows
             .as_ref()
-            .and_then(|w| w.layer_folders.as_deref())
+            .and_then(|Object(windows)| windows.layer_folders.as_deref())
             .unwrap_or_default()
     }
 }
