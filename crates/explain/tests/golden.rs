@@ -2,6 +2,8 @@
 //!
 //! After a wanted change, `UPDATE_GOLDEN=1 cargo test -p cofferdam-explain` writes them anew; read the difference.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::{fs, io, path::Path};
 
 use cofferdam_explain::{Explanation, RefusalDocument, explain};

@@ -32,6 +32,17 @@ pub enum Want {
     Overlay(OverlayNeed),
 }
 
+impl Want {
+    /// The file that becomes a device, where there is one.
+    pub(crate) fn file(&self) -> Option<FileKey> {
+        match self {
+            Self::Layer(layer) => Some(layer.key),
+            Self::Disk(disk) => Some(disk.key),
+            Self::Share(_) | Self::Overlay(_) => None,
+        }
+    }
+}
+
 /// A read-only layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerNeed {

@@ -1,16 +1,22 @@
 //! The ledger of one VM: its tables, and the leases on their slots.
 
-use std::{collections::BTreeMap, error::Error, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     LedgerView, Request, ReserveError, Shortage,
     address::{LUNS_PER_CONTROLLER, Limits},
-    device::{At, Disk, LayerNeed, Overlay, Pmem, Share, Want},
+    device::{At, Disk, FileKey, LayerNeed, Overlay, Pmem, Share, Want},
     error::LeaseError,
     request::DiskKind,
-    slots::{Machine, NoSlot, Part, Reserved, Slots},
+    slot::Part,
+    slots::{Machine, NoSlot, Reserved, Slots},
 };
 
 /// Why a step failed, kept for everybody who waited for it.
@@ -72,6 +78,8 @@ pub struct StepToken {
     pub(crate) slot: usize,
     pub(crate) generation: u64,
     pub(crate) part: Part,
+    /// Counts the steps of a table: a second report under one token is nobody's.
+    pub(crate) serial: u64,
 }
 
 /// One thing to perform. Its outcome must be reported, whatever it is: others may wait for it.
@@ -170,11 +178,15 @@ impl Ledger {
         last: impl FnOnce(&[String]) -> Option<Want>,
     ) -> Result<Vec<Lease>, ReserveError> {
         let mut taken = Vec::with_capacity(wants.len() + 1);
-        let mut missing: BTreeMap<Table, usize> = BTreeMap::new();
+        let mut missing: BTreeMap<Table, BTreeSet<Option<FileKey>>> = BTreeMap::new();
         for (want, need) in wants.into_iter().enumerate() {
+            // A file that is wanted twice lacks one slot.
+            let file = need.file();
             match self.take(need) {
                 Ok(reserved) => taken.push(reserved),
-                Err((table, NoSlot::Full)) => *missing.entry(table).or_default() += 1,
+                Err((table, NoSlot::Full)) => {
+                    missing.entry(table).or_default().insert(file);
+                }
                 Err((_, NoSlot::Conflict(reason))) => {
                     self.undo_all(taken);
                     return Err(ReserveError::Conflict { want, reason });
@@ -187,7 +199,9 @@ impl Ledger {
             if let Some(need) = last(&paths) {
                 match self.take(need) {
                     Ok(reserved) => taken.push(reserved),
-                    Err((table, NoSlot::Full)) => *missing.entry(table).or_default() += 1,
+                    Err((table, NoSlot::Full)) => {
+                        missing.entry(table).or_default().insert(None);
+                    }
                     Err((_, NoSlot::Conflict(reason))) => {
                         let want = taken.len();
                         self.undo_all(taken);
@@ -204,11 +218,11 @@ impl Ledger {
             *new.entry(one.lease().table).or_default() += 1;
         }
         self.undo_all(taken);
-        let shortage = |(table, lacking): (Table, usize)| {
+        let shortage = |(table, lacking): (Table, BTreeSet<_>)| {
             let usage = self.machine(table).usage();
             Shortage {
                 table,
-                wanted: lacking + new.get(&table).copied().unwrap_or_default(),
+                wanted: lacking.len() + new.get(&table).copied().unwrap_or_default(),
                 free: usage.total - usage.used,
                 total: usage.total,
             }
@@ -227,6 +241,11 @@ impl Ledger {
         match want {
             Want::Layer(layer) => self.take_layer(layer),
             Want::Disk(need) => {
+                if !need.read_only && self.vpmem.holds(&need.key) {
+                    // Two devices would show the guest one file system, and only one of them would see it change.
+                    let reason = format!("{} is in use as a read-only layer", need.path.display());
+                    return Err((Table::Scsi, NoSlot::Conflict(reason)));
+                }
                 let at = At {
                     guest_path: need.guest_path,
                     read_only: need.read_only,

@@ -4,8 +4,8 @@
 //! ([`Ledger::next`]), performs it, and reports the outcome ([`Ledger::outcome`]). Reservation is all or nothing and
 //! needs no step at all.
 //!
-//! * [`slots`] is the machine: one device in one slot, its mounts, who holds them. SCSI disks, persistent memory and
-//!   shares are three tables of it.
+//! * `slots` is the machine: a table of slots. SCSI disks, persistent memory, shares and combined layers are four of
+//!   them. `slot` is one: a device, its mounts, who holds them.
 //! * [`state`] has the states of a device and of a mount, with their tables.
 //! * [`device`] says what a need turns into: which table, and the host and guest request of each step.
 //! * [`request`] has those requests, [`address`] the places and limits.
@@ -35,6 +35,7 @@ mod free;
 mod ledger;
 pub mod request;
 mod settings;
+mod slot;
 mod slots;
 pub mod state;
 mod view;
@@ -43,7 +44,7 @@ pub use crate::{
     device::Want,
     error::{LeaseError, ReserveError, Shortage},
     ledger::{Lease, Ledger, Next, Step, StepFailure, StepToken, Table},
-    slots::Part,
+    slot::Part,
     view::{LedgerView, MountView, SlotView, Usage},
 };
 

@@ -4,14 +4,14 @@
 //! device and mount as far as they go without I/O and returns what has to be performed, or that somebody else is
 //! performing it. The way out is taken by the last holder; the others just leave.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use crate::{
-    Request,
     device::{At, Device},
     error::LeaseError,
     free::FreeSlots,
     ledger::{Lease, Next, Step, StepFailure, StepToken},
+    slot::{Holder, Mount, Part, Progress, Slot},
     state::{DeviceEvent, DeviceState, MountState},
     view::{MountView, SlotView, Usage},
 };
@@ -24,15 +24,6 @@ pub(crate) trait Machine {
     fn guest_path(&self, lease: Lease) -> Option<&str>;
     fn usage(&self) -> Usage;
     fn view(&self) -> Vec<SlotView>;
-}
-
-/// What a step concerns.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Part {
-    /// The device.
-    Device,
-    /// Its mount at this guest path.
-    Mount(String),
 }
 
 /// Why a need got no slot.
@@ -63,32 +54,7 @@ pub(crate) struct Slots<D: Device> {
     generation: u64,
     next_holder: u64,
     next_serial: u64,
-}
-
-#[derive(Debug)]
-struct Slot<D: Device> {
-    generation: u64,
-    state: DeviceState,
-    device: D,
-    place: D::Place,
-    failure: Option<StepFailure>,
-    mounts: BTreeMap<String, Mount>,
-    holders: BTreeMap<u64, Holder>,
-}
-
-#[derive(Debug)]
-struct Mount {
-    at: At,
-    state: MountState,
-    holders: usize,
-    failure: Option<StepFailure>,
-}
-
-#[derive(Debug)]
-struct Holder {
-    guest_path: String,
-    releasing: bool,
-    holds_mount: bool,
+    next_step: u64,
 }
 
 impl<D: Device> Slots<D> {
@@ -100,6 +66,7 @@ impl<D: Device> Slots<D> {
             generation: 0,
             next_holder: 0,
             next_serial: 1,
+            next_step: 0,
         }
     }
 
@@ -128,6 +95,7 @@ impl<D: Device> Slots<D> {
             at,
             state: MountState::Wanted,
             holders: 0,
+            step: None,
             failure: None,
         };
         let mount = slot.mounts.entry(guest_path.clone()).or_insert(fresh);
@@ -167,6 +135,7 @@ impl<D: Device> Slots<D> {
             state: DeviceState::Reserved,
             device,
             place,
+            step: None,
             failure: None,
             mounts: BTreeMap::new(),
             holders: BTreeMap::new(),
@@ -211,174 +180,6 @@ impl<D: Device> Slots<D> {
     }
 }
 
-/// How far a slot has come for one holder.
-enum Progress {
-    Perform(Part, Request),
-    Wait,
-    Ready,
-    Failed(StepFailure),
-    /// The holder has left; others remain.
-    Left,
-    /// The holder has left, and the slot is nobody's.
-    Vacant,
-    /// The device is out, and the holder wants it in again.
-    Renew,
-}
-
-impl<D: Device> Slot<D> {
-    /// A transition the table has; the callers ask only for those.
-    fn step(&mut self, event: DeviceEvent) {
-        let next = self.state.after(event);
-        debug_assert!(next.is_some(), "no transition from {:?} on {event:?}", self.state);
-        self.state = next.unwrap_or(self.state);
-    }
-
-    fn begin(&mut self, request: Option<Request>) -> Option<Progress> {
-        self.step(DeviceEvent::Begin);
-        match request {
-            Some(request) => Some(Progress::Perform(Part::Device, request)),
-            None => {
-                self.step(DeviceEvent::Done);
-                None
-            }
-        }
-    }
-
-    fn acquire(&mut self, guest_path: &str) -> Progress {
-        loop {
-            let begun = match self.state {
-                DeviceState::Attached => return self.acquire_mount(guest_path),
-                DeviceState::Reserved => self.begin(self.device.attach(self.place).map(Request::Host)),
-                // Somebody else's way out stopped here, and this holder wants the device in again.
-                DeviceState::Ejected => self.begin(self.device.detach(self.place).map(Request::Host)),
-                DeviceState::Broken => return Progress::Failed(known(self.failure.as_ref())),
-                DeviceState::Detached | DeviceState::Free => return Progress::Renew,
-                _busy => return Progress::Wait,
-            };
-            if let Some(progress) = begun {
-                return progress;
-            }
-        }
-    }
-
-    fn acquire_mount(&mut self, guest_path: &str) -> Progress {
-        let Some(mount) = self.mounts.get_mut(guest_path) else {
-            return Progress::Wait;
-        };
-        match mount.state {
-            MountState::Mounted => Progress::Ready,
-            MountState::Failed => Progress::Failed(known(mount.failure.as_ref())),
-            MountState::Wanted | MountState::Gone => {
-                mount.state = MountState::Mounting;
-                let request = self.device.mount(self.place, &mount.at);
-                Progress::Perform(Part::Mount(guest_path.to_owned()), Request::Guest(request))
-            }
-            MountState::Mounting | MountState::Unmounting => Progress::Wait,
-        }
-    }
-
-    fn release(&mut self, holder: u64, guest_path: &str) -> Progress {
-        if self.holders.get(&holder).is_some_and(|holder| holder.holds_mount) {
-            if let Some(progress) = self.release_mount(guest_path) {
-                return progress;
-            }
-            if let Some(holder) = self.holders.get_mut(&holder) {
-                holder.holds_mount = false;
-            }
-        }
-        if self.holders.len() > 1 {
-            self.holders.remove(&holder);
-            return Progress::Left;
-        }
-        self.release_device()
-    }
-
-    /// `None` once the holder no longer holds its mount.
-    fn release_mount(&mut self, guest_path: &str) -> Option<Progress> {
-        let mount = self.mounts.get_mut(guest_path)?;
-        if mount.holders > 1 {
-            mount.holders -= 1;
-            return None;
-        }
-        match mount.state {
-            MountState::Wanted | MountState::Gone => {
-                self.mounts.remove(guest_path);
-                None
-            }
-            MountState::Mounted | MountState::Failed => {
-                mount.state = MountState::Unmounting;
-                let request = self.device.unmount(self.place, &mount.at);
-                Some(Progress::Perform(
-                    Part::Mount(guest_path.to_owned()),
-                    Request::Guest(request),
-                ))
-            }
-            MountState::Mounting | MountState::Unmounting => Some(Progress::Wait),
-        }
-    }
-
-    fn release_device(&mut self) -> Progress {
-        loop {
-            let begun = match self.state {
-                DeviceState::Reserved => return Progress::Vacant,
-                DeviceState::Attached => self.begin(self.device.eject(self.place).map(Request::Guest)),
-                DeviceState::Ejected | DeviceState::Broken => {
-                    self.begin(self.device.detach(self.place).map(Request::Host))
-                }
-                DeviceState::Detached => match self.device.delete() {
-                    Some(request) => self.begin(Some(Request::Host(request))),
-                    None => return Progress::Vacant,
-                },
-                DeviceState::Free => return Progress::Vacant,
-                _busy => return Progress::Wait,
-            };
-            if let Some(progress) = begun {
-                return progress;
-            }
-        }
-    }
-
-    fn device_outcome(&mut self, result: Result<(), StepFailure>) -> Result<(), LeaseError> {
-        if !self.state.is_busy() {
-            return Err(LeaseError::NoSuchStep);
-        }
-        let deleted = self.state == DeviceState::Deleting && result.is_ok();
-        self.step(if result.is_ok() {
-            DeviceEvent::Done
-        } else {
-            DeviceEvent::Failed
-        });
-        self.failure = result.err();
-        if deleted {
-            self.device.forget_file();
-        }
-        Ok(())
-    }
-
-    fn mount_outcome(&mut self, guest_path: &str, result: Result<(), StepFailure>) -> Result<(), LeaseError> {
-        let mount = self
-            .mounts
-            .get_mut(guest_path)
-            .filter(|mount| mount.state.is_busy());
-        let mount = mount.ok_or(LeaseError::NoSuchStep)?;
-        let event = if result.is_ok() {
-            DeviceEvent::Done
-        } else {
-            DeviceEvent::Failed
-        };
-        mount.state = mount.state.after(event).unwrap_or(mount.state);
-        mount.failure = result.err();
-        Ok(())
-    }
-}
-
-/// A failure that was recorded with the state that tells of it.
-fn known(failure: Option<&StepFailure>) -> StepFailure {
-    failure
-        .cloned()
-        .unwrap_or_else(|| Arc::new(LeaseError::NoSuchStep))
-}
-
 impl<D: Device> Machine for Slots<D> {
     fn next(&mut self, lease: Lease) -> Next {
         loop {
@@ -396,11 +197,17 @@ impl<D: Device> Machine for Slots<D> {
             };
             return match progress {
                 Progress::Perform(part, request) => {
+                    let serial = self.next_step;
+                    self.next_step += 1;
+                    if let Some(slot) = self.current(lease) {
+                        slot.performs(&part, serial);
+                    }
                     let token = StepToken {
                         table: D::TABLE,
                         slot: lease.slot,
                         generation: lease.generation,
                         part,
+                        serial,
                     };
                     Next::Perform(Step { token, request })
                 }
@@ -439,8 +246,8 @@ impl<D: Device> Machine for Slots<D> {
             .filter(|slot| slot.generation == token.generation);
         let slot = slot.ok_or(LeaseError::Stale)?;
         match &token.part {
-            Part::Device => slot.device_outcome(result),
-            Part::Mount(guest_path) => slot.mount_outcome(guest_path, result),
+            Part::Device => slot.device_outcome(token.serial, result),
+            Part::Mount(guest_path) => slot.mount_outcome(guest_path, token.serial, result),
         }
     }
 

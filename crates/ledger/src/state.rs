@@ -33,10 +33,13 @@
 //! | `Failed` | its last holder's unmount begins | `Unmounting` |
 //! | `Mounted` | its last holder's unmount begins | `Unmounting` |
 //! | `Unmounting` | it succeeds | `Gone` |
-//! | `Unmounting` | it fails | `Mounted` |
+//! | `Unmounting` | it fails | `Failed` |
+//! | `Gone` | somebody has come to hold it meanwhile, and mount begins | `Mounting` |
 //!
 //! `Broken` and `Failed` are no dead ends: the step may have taken effect although its answer was an error or never
-//! came, so leaving them goes through the removal, which is idempotent.
+//! came, so leaving them goes through the removal, which is idempotent. That holds for an unmount too: after a failed
+//! one nobody knows what is at the path, so somebody who has come to hold it meanwhile is told of the failure rather
+//! than that it is mounted.
 
 use serde::{Deserialize, Serialize};
 
@@ -131,7 +134,7 @@ pub enum MountState {
     Mounting,
     /// It is mounted.
     Mounted,
-    /// Mounting it failed; it may be there nevertheless.
+    /// Mounting or unmounting it failed; it may be there, or not.
     Failed,
     /// The guest is unmounting it.
     Unmounting,
@@ -148,7 +151,8 @@ pub const MOUNT_TABLE: &[(MountState, DeviceEvent, MountState)] = &[
     (MountState::Failed, Begin, MountState::Unmounting),
     (MountState::Mounted, Begin, MountState::Unmounting),
     (MountState::Unmounting, Done, MountState::Gone),
-    (MountState::Unmounting, Failed, MountState::Mounted),
+    (MountState::Unmounting, Failed, MountState::Failed),
+    (MountState::Gone, Begin, MountState::Mounting),
 ];
 
 impl MountState {
