@@ -241,8 +241,8 @@ impl Ledger {
         match want {
             Want::Layer(layer) => self.take_layer(layer),
             Want::Disk(need) => {
-                if !need.read_only && self.vpmem.holds(&need.key) {
-                    // Two devices would show the guest one file system, and only one of them would see it change.
+                if (need.auto_manage || !need.read_only) && self.vpmem.holds(&need.key) {
+                    // Two devices would show the guest one file system while one of them changes or deletes it.
                     let reason = format!("{} is in use as a read-only layer", need.path.display());
                     return Err((Table::Scsi, NoSlot::Conflict(reason)));
                 }
