@@ -74,7 +74,7 @@ fn read_requests(
     let permits = Arc::new(Permits::default());
     while let Some(frame) = read_frame(stream, MAX_HOST_FRAME_BYTES)? {
         if frame.message_type.kind() != Kind::Request {
-            tracing::warn!(message = %frame.message_type, "the host sent something that is no request");
+            tracing::warn!(request = %frame.message_type, "the host sent something that is no request");
             continue;
         }
         let reply = reply::Reply::new(Arc::clone(session), frame.message_type, frame.id);

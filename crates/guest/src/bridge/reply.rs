@@ -71,7 +71,7 @@ impl Reply {
         shrink: impl Fn(&mut R) -> bool,
     ) {
         if let Err(error) = &outcome {
-            tracing::warn!(message = %self.message_type, id = self.id, %error, "a request failed");
+            tracing::warn!(request = %self.message_type, id = self.id, %error, "a request failed");
         }
         let body = body(&self.activity_id, outcome, shrink);
         self.write(&body);

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, waitid, waitpid},
+    process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid},
 };
 
 /// Called once with the exit code.
@@ -94,7 +94,7 @@ impl Reaper {
         let mut ended = Vec::new();
         {
             let mut handlers = self.lock();
-            while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 if let Some(handler) = handlers.remove(&pid.as_raw_nonzero().get()) {
                     ended.push((handler, exit_code(status)));
                 }

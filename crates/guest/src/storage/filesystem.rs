@@ -13,12 +13,9 @@ use crate::error::{AgentError, During, Result};
 
 /// Bytes looked at: superblocks of all known kinds lie within.
 const PROBE_BYTES: usize = 2048;
-/// ext4: offset of the superblock, of its magic and of its incompatible features.
+/// ext4: offset of the superblock and its magic.
 const EXT4_SUPER: usize = 1024;
 const EXT4_MAGIC: u16 = 0xEF53;
-const EXT4_INCOMPAT_OFFSET: usize = 0x60;
-/// The journal holds changes that have not been applied.
-const EXT4_INCOMPAT_RECOVER: u32 = 0x0004;
 /// EROFS: magic at the same superblock offset.
 const EROFS_MAGIC: u32 = 0xE0F5_E1E2;
 
@@ -27,8 +24,6 @@ const EROFS_MAGIC: u32 = 0xE0F5_E1E2;
 pub(crate) struct Filesystem {
     /// The type's name for mount(2).
     pub(crate) name: &'static str,
-    /// Whether a journal waits to be replayed.
-    pub(crate) needs_recovery: bool,
 }
 
 impl Filesystem {
@@ -50,24 +45,13 @@ impl Filesystem {
         let u16_at = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
         let u32_at = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
         if u16_at(EXT4_SUPER + 0x38) == Some(EXT4_MAGIC) {
-            let incompatible = u32_at(EXT4_SUPER + EXT4_INCOMPAT_OFFSET)?;
-            return Some(Self {
-                name: "ext4",
-                needs_recovery: incompatible & EXT4_INCOMPAT_RECOVER != 0,
-            });
+            return Some(Self { name: "ext4" });
         }
         if u32_at(EXT4_SUPER) == Some(EROFS_MAGIC) {
-            return Some(Self {
-                name: "erofs",
-                needs_recovery: false,
-            });
+            return Some(Self { name: "erofs" });
         }
         if head.starts_with(b"XFSB") {
-            // Whether its log is clean is not in the superblock.
-            return Some(Self {
-                name: "xfs",
-                needs_recovery: true,
-            });
+            return Some(Self { name: "xfs" });
         }
         None
     }
@@ -125,14 +109,6 @@ mod tests {
         assert_eq!(name(&[(1024, &[0xE2, 0xE1, 0xF5, 0xE0])]), Some("erofs"));
         assert_eq!(name(&[(0, b"XFSB")]), Some("xfs"));
         assert_eq!(name(&[]), None);
-    }
-
-    #[test]
-    fn a_dirty_ext4_journal_is_noticed() {
-        let dirty = head(&[(1024 + 0x38, &[0x53, 0xEF]), (1024 + 0x60, &[0x46, 2, 0, 0])]);
-        assert!(Filesystem::from_head(&dirty).unwrap().needs_recovery);
-        let clean = head(&[(1024 + 0x38, &[0x53, 0xEF]), (1024 + 0x60, &[0x42, 2, 0, 0])]);
-        assert!(!Filesystem::from_head(&clean).unwrap().needs_recovery);
     }
 
     #[test]

@@ -63,7 +63,22 @@ impl System {
             0 => format!("SCSI disk {controller}:{lun}"),
             number => format!("partition {number} of SCSI disk {controller}:{lun}"),
         };
+        self.scan(controller, lun);
         wait(&device, LIMIT, || self.disk(controller, lun, partition))
+    }
+
+    /// Asks the kernel to look for this one disk. It looks by itself when the hypervisor announces one, but not for
+    /// LUN 0 on a kernel started with `scsi_mod.scan=manual`; and an announcement can be lost. A disk that is known
+    /// already stays as it is.
+    fn scan(&self, controller: u8, lun: u8) {
+        if let Ok((host, number)) = self.host(controller)
+            && self.scsi_device(controller, lun).is_err()
+        {
+            let scan = host.join(format!("scsi_host/host{number}/scan"));
+            if let Err(error) = fs::write(&scan, format!("0 0 {lun}")) {
+                tracing::warn!(%error, scan = %scan.display(), "asking for a scan");
+            }
+        }
     }
 
     fn disk(&self, controller: u8, lun: u8, partition: u64) -> std::result::Result<BlockDevice, Missing> {
@@ -94,6 +109,19 @@ impl System {
 
     /// The sysfs directory of the SCSI device.
     fn scsi_device(&self, controller: u8, lun: u8) -> std::result::Result<PathBuf, Missing> {
+        let (host, number) = self.host(controller)?;
+        let device = host
+            .join(format!("target{number}:0:0"))
+            .join(format!("{number}:0:0:{lun}"));
+        if device.is_dir() {
+            Ok(device)
+        } else {
+            Err(format!("no {}", device.display()))
+        }
+    }
+
+    /// The sysfs directory of the controller's SCSI host, and the host's number.
+    fn host(&self, controller: u8) -> std::result::Result<(PathBuf, String), Missing> {
         let controllers = self.controllers()?;
         let function = controllers.get(usize::from(controller)).ok_or_else(|| {
             format!(
@@ -106,15 +134,9 @@ impl System {
         let number = host
             .file_name()
             .and_then(|name| name.to_str()?.strip_prefix("host"))
-            .unwrap_or_default();
-        let device = host
-            .join(format!("target{number}:0:0"))
-            .join(format!("{number}:0:0:{lun}"));
-        if device.is_dir() {
-            Ok(device)
-        } else {
-            Err(format!("no {}", device.display()))
-        }
+            .unwrap_or_default()
+            .to_owned();
+        Ok((host, number))
     }
 
     /// The virtio-scsi PCI functions in ascending address order.
