@@ -15,6 +15,7 @@ mod fingerprint;
 mod kernel;
 mod layering;
 mod layers;
+mod processes;
 mod progress;
 mod setup;
 mod testing;

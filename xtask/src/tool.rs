@@ -8,11 +8,13 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::workspace;
+use crate::{processes, workspace};
 
 /// How many of its last lines a failed program is shown with.
 const LINES_SHOWN: usize = 40;
@@ -22,6 +24,7 @@ pub(crate) struct Tool {
     command: Command,
     log: String,
     hint: Option<String>,
+    silence_limit: Option<Duration>,
 }
 
 impl Tool {
@@ -43,6 +46,7 @@ impl Tool {
             command,
             log,
             hint: None,
+            silence_limit: None,
         }
     }
 
@@ -109,6 +113,13 @@ impl Tool {
         self
     }
 
+    /// Kills what the program has started, not the program itself, when there is no line of output for so long: cargo then
+    /// reports the test that hung, and goes on with the next.
+    pub(crate) fn silence_limit(mut self, limit: Duration) -> Self {
+        self.silence_limit = Some(limit);
+        self
+    }
+
     /// Runs to a successful end.
     pub(crate) fn run(self) -> Result<()> {
         self.run_lines(|_| {})
@@ -151,9 +162,14 @@ impl Tool {
         // The command holds the pipe's writing ends: without this, the pipe would never end.
         drop(self.command);
         let mut tail = VecDeque::with_capacity(LINES_SHOWN);
-        let mut reader = BufReader::new(reader);
-        let mut raw = Vec::new();
-        while reader.read_until(b'\n', &mut raw)? > 0 {
+        let lines = lines_of(reader);
+        let limit = self.silence_limit.unwrap_or(Duration::MAX);
+        loop {
+            let raw = match lines.recv_timeout(limit) {
+                Ok(raw) => raw,
+                Err(RecvTimeoutError::Timeout) => kill_below(child.id(), limit)?.into_bytes(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             log.write_all(&raw)?;
             let line = String::from_utf8_lossy(&raw).trim_end().to_owned();
             seen(&line);
@@ -161,7 +177,6 @@ impl Tool {
                 tail.pop_front();
             }
             tail.push_back(line);
-            raw.clear();
         }
         let status = child
             .wait()
@@ -218,6 +233,36 @@ impl Tool {
             .collect::<Vec<_>>()
             .join(" ")
     }
+}
+
+/// The lines of a pipe, each with its end, as they come.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(pipe);
+        let mut raw = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut raw), Ok(1..)) {
+            if sender.send(std::mem::take(&mut raw)).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// Kills every process below one that was started here, and says so in a line.
+fn kill_below(pid: u32, silent_for: Duration) -> Result<String> {
+    let victims = processes::below(pid)?;
+    victims.iter().for_each(processes::kill);
+    let names: Vec<_> = victims
+        .iter()
+        .map(|victim| format!("{} {}", victim.pid, victim.name))
+        .collect();
+    let silence = crate::progress::seconds(silent_for);
+    Ok(format!(
+        "error: no output for {silence}, killed: {}\n",
+        names.join(", ")
+    ))
 }
 
 /// Makes sure that sudo will run a program without asking: a question in the middle of a step would be painted over.
@@ -292,6 +337,25 @@ mod tests {
             error.contains("test-tool-failure.log") && error.contains("try again"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_and_its_parent_goes_on() {
+        let mut lines = Vec::new();
+        let (success, _, _) = Tool::new("sh")
+            .args(["-c", "echo first; sleep 600; echo status $?"])
+            .log("test-tool-hang")
+            .silence_limit(Duration::from_millis(300))
+            .observe(|line| lines.push(line.to_owned()))
+            .unwrap();
+        assert!(success);
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("killed: ") && line.contains("sleep")),
+            "{lines:?}"
+        );
+        assert!(lines.contains(&"status 137".to_owned()), "{lines:?}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::processes::{self, Process};
+
 /// The mounts of this mount namespace.
 pub(super) fn mounts() -> Result<BTreeSet<String>> {
     let text = fs::read_to_string("/proc/self/mountinfo").context("could not read the mounts")?;
@@ -17,7 +19,7 @@ pub(super) fn mounts() -> Result<BTreeSet<String>> {
 /// Processes that have a file open which `ours` accepts, as `pid name: file`.
 pub(super) fn holders(ours: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for pid in processes()? {
+    for Process { pid, name, .. } in processes::all()? {
         // A process that ends meanwhile, or belongs to another user, shows nothing.
         let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             continue;
@@ -27,7 +29,7 @@ pub(super) fn holders(ours: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
             .filter_map(|entry| fs::read_link(entry.path()).ok())
         {
             if ours(&target) {
-                found.push(format!("{pid} {}: {}", name(pid), target.display()));
+                found.push(format!("{pid} {name}: {}", target.display()));
             }
         }
     }
@@ -37,22 +39,11 @@ pub(super) fn holders(ours: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
 /// Live processes whose parent is this one: with [`adopt_orphans`], whatever a run left running.
 pub(super) fn children() -> Result<Vec<String>> {
     let own = std::process::id();
-    let is_child = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            // `pid (name) state ppid`: the name may hold anything, so count from its end.
-            let rest: Vec<_> = stat
-                .rsplit(')')
-                .next()
-                .unwrap_or_default()
-                .split_whitespace()
-                .collect();
-            matches!(rest[..], [state, parent, ..] if state != "Z" && parent == own.to_string())
-        })
-    };
-    Ok(processes()?
+    let children = processes::all()?
         .into_iter()
-        .filter(is_child)
-        .map(|pid| format!("{pid} {}", name(pid)))
+        .filter(|process| process.parent == own);
+    Ok(children
+        .map(|process| format!("{} {}", process.pid, process.name))
         .collect())
 }
 
@@ -73,20 +64,6 @@ pub(super) fn below(dir: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-fn processes() -> Result<Vec<u32>> {
-    let entries = fs::read_dir("/proc").context("could not list the processes")?;
-    Ok(entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .collect())
-}
-
-fn name(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .map(|name| name.trim_end().to_owned())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub(crate) enum Kernels {
 
 const RINGS: [Ring; 4] = [Ring::Lint, Ring::Pure, Ring::Process, Ring::Vm];
 
+/// A test that hangs must not hold up the rest, nor a CI machine for hours. No single test or crate takes that long.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+
 struct Outcome {
     name: String,
     time: Duration,
@@ -219,6 +222,7 @@ fn cargo_test(
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .args(targets)
         .env("CARGO_TERM_COLOR", "never")
+        .silence_limit(SILENCE_LIMIT)
         .log(&format!("test-{}", name.replace([' ', ','], "-")));
     for (variable, value) in vm_environment {
         tool = tool.env(variable, value);
