@@ -134,6 +134,8 @@ pub(crate) struct Disk {
     pub(crate) kind: DiskKind,
     pub(crate) read_only: bool,
     pub(crate) auto_manage: bool,
+    /// It is a layer for somebody: its content must stay as it is.
+    pub(crate) layer: bool,
 }
 
 impl Device for Disk {
@@ -155,6 +157,13 @@ impl Device for Disk {
     }
 
     fn join(&mut self, other: &Self, fixed: bool) -> Result<(), String> {
+        let changes = |disk: &Self| !disk.read_only || disk.auto_manage;
+        if (self.layer || other.layer) && (changes(self) || changes(other)) {
+            return Err(format!(
+                "{} cannot be a read-only layer and a writable or auto-managed disk at the same time",
+                self.path.display()
+            ));
+        }
         if self.read_only && !other.read_only {
             if fixed {
                 return Err(format!(
@@ -165,6 +174,7 @@ impl Device for Disk {
             self.read_only = false;
         }
         self.auto_manage |= other.auto_manage;
+        self.layer |= other.layer;
         Ok(())
     }
 

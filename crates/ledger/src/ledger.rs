@@ -257,6 +257,7 @@ impl Ledger {
                     kind,
                     read_only: need.read_only,
                     auto_manage: need.auto_manage,
+                    layer: false,
                 };
                 self.scsi
                     .reserve(disk, |_| at)
@@ -314,6 +315,7 @@ impl Ledger {
             kind: DiskKind::Virtual,
             read_only: true,
             auto_manage: false,
+            layer: true,
         };
         let at = |index| At {
             guest_path: format!("/run/mounts/scsi/m{index}"),

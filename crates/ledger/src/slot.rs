@@ -47,6 +47,8 @@ pub(crate) struct Holder {
     pub(crate) guest_path: String,
     pub(crate) releasing: bool,
     pub(crate) holds_mount: bool,
+    /// On its way in it has tried once to pull out what another's way out had left.
+    pub(crate) tried_detach: bool,
 }
 
 /// How far a slot has come for one holder.
@@ -82,13 +84,20 @@ impl<D: Device> Slot<D> {
         }
     }
 
-    pub(crate) fn acquire(&mut self, guest_path: &str) -> Progress {
+    pub(crate) fn acquire(&mut self, holder: u64, guest_path: &str) -> Progress {
         loop {
             let begun = match self.state {
                 DeviceState::Attached => return self.acquire_mount(guest_path),
                 DeviceState::Reserved => self.begin(self.device.attach(self.place).map(Request::Host)),
-                // Somebody else's way out stopped here, and this holder wants the device in again.
-                DeviceState::Ejected => self.begin(self.device.detach(self.place).map(Request::Host)),
+                // Somebody else's way out stopped here, and this holder wants the device in again. It tries once: a
+                // host that cannot pull the device out would keep it trying for ever.
+                DeviceState::Ejected => match self.holders.get_mut(&holder) {
+                    Some(holder) if !holder.tried_detach => {
+                        holder.tried_detach = true;
+                        self.begin(self.device.detach(self.place).map(Request::Host))
+                    }
+                    _tried => return Progress::Failed(known(self.failure.as_ref())),
+                },
                 DeviceState::Broken => return Progress::Failed(known(self.failure.as_ref())),
                 DeviceState::Detached | DeviceState::Free => return Progress::Renew,
                 _busy => return Progress::Wait,

@@ -106,6 +106,7 @@ impl<D: Device> Slots<D> {
                 guest_path,
                 releasing: false,
                 holds_mount: true,
+                tried_detach: false,
             },
         );
         let lease = Lease {
@@ -193,7 +194,7 @@ impl<D: Device> Machine for Slots<D> {
             let progress = if releasing {
                 slot.release(lease.holder, &guest_path)
             } else {
-                slot.acquire(&guest_path)
+                slot.acquire(lease.holder, &guest_path)
             };
             return match progress {
                 Progress::Perform(part, request) => {
