@@ -42,7 +42,7 @@ fn parse(stat: &str) -> Option<Process> {
     })
 }
 
-/// The processes below one, children first.
+/// The processes below one, each after its parent.
 pub(crate) fn below(pid: u32) -> Result<Vec<Process>> {
     let all = all()?;
     let mut found: Vec<Process> = Vec::new();
