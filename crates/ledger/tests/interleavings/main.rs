@@ -42,7 +42,7 @@ fn want() -> impl Strategy<Value = Want> {
         let bytes = if large { 2 } else { 1 };
         Want::Layer(LayerNeed { path, key, bytes })
     });
-    let disk = (2..5u8, 0..4u8, any::<bool>()).prop_map(|(n, at, auto_manage)| {
+    let disk = (2..4u8, 0..3u8, any::<bool>()).prop_map(|(n, at, auto_manage)| {
         let (path, key) = file(n);
         Want::Disk(DiskNeed {
             path,
@@ -53,7 +53,7 @@ fn want() -> impl Strategy<Value = Want> {
             auto_manage,
         })
     });
-    let share = (0..3u8, 0..3u8, any::<bool>()).prop_map(|(n, at, read_only)| {
+    let share = (0..2u8, 0..2u8, any::<bool>()).prop_map(|(n, at, read_only)| {
         Want::Share(ShareNeed {
             path: format!("/s{n}").into(),
             guest_path: format!("/s{n}/{read_only}/{at}"),
@@ -72,12 +72,12 @@ fn want() -> impl Strategy<Value = Want> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let fate = prop_oneof![4 => Just(Fate::Done), 1 => Just(Fate::Failed), 1 => Just(Fate::FailedWithEffect)];
+    let fate = prop_oneof![3 => Just(Fate::Done), 1 => Just(Fate::Failed), 1 => Just(Fate::FailedWithEffect)];
     prop_oneof![
-        2 => prop::collection::vec(want(), 1..5).prop_map(Act::Reserve),
+        3 => prop::collection::vec(want(), 1..4).prop_map(Act::Reserve),
         10 => any::<usize>().prop_map(Act::Next),
         8 => (any::<usize>(), fate).prop_map(|(n, fate)| Act::Finish(n, fate)),
-        3 => any::<usize>().prop_map(Act::Release),
+        4 => any::<usize>().prop_map(Act::Release),
         1 => any::<usize>().prop_map(Act::Stale),
     ]
 }
@@ -215,7 +215,7 @@ proptest! {
     fn whatever_happens_nothing_is_left_and_nobody_acts_on_what_is_not_his(
         scsi_controllers in prop_oneof![9 => Just(1u8), 1 => Just(0u8)],
         vpmem_devices in 0..3u32,
-        acts in prop::collection::vec(act(), 0..150),
+        acts in prop::collection::vec(act(), 0..250),
     ) {
         let limits = Limits { scsi_controllers, vpmem_devices, vpmem_max_bytes: 1 };
         let mut world = World {

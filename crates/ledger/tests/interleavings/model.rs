@@ -57,6 +57,8 @@ pub(crate) struct Model {
     mounted: BTreeMap<String, Device>,
     /// Guest paths where a mount was asked for and none has surely gone since.
     maybe_mounted: BTreeMap<String, Device>,
+    /// Names of shares that have been used; none is used again.
+    used_shares: BTreeSet<u64>,
     /// Times a device came, and times one went.
     attaches: usize,
     detaches: usize,
@@ -136,6 +138,8 @@ impl Model {
                     !self.maybe_attached.contains(&device),
                     "{device:?} attached twice"
                 );
+                let fresh = device.0 != Table::Shares || self.used_shares.insert(device.1);
+                assert!(fresh, "share {} has been used before", device.1);
                 self.check_one_view(device, path, writable);
                 self.maybe_attached.insert(device);
                 self.unsure.insert(device);
