@@ -121,6 +121,7 @@ pub(crate) trait Device: Clone + fmt::Debug {
     fn unmount(&self, place: Self::Place, at: &At) -> GuestRequest;
     fn eject(&self, place: Self::Place) -> Option<GuestRequest>;
     fn detach(&self, place: Self::Place) -> Option<HostRequest>;
+    /// Deletes the file behind it, where somebody manages that.
     fn delete(&self) -> Option<HostRequest>;
     /// The file of [`Device::delete`] is gone.
     fn forget_file(&mut self) {}
@@ -136,6 +137,8 @@ pub(crate) struct Disk {
     pub(crate) auto_manage: bool,
     /// It is a layer for somebody: its content must stay as it is.
     pub(crate) layer: bool,
+    /// The combined layers that write to it, by their root.
+    pub(crate) scratch_of: Option<String>,
 }
 
 impl Device for Disk {

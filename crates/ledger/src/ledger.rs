@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LedgerView, Request, ReserveError, Shortage,
     address::{LUNS_PER_CONTROLLER, Limits},
-    device::{At, Disk, FileKey, LayerNeed, Overlay, Pmem, Share, Want},
+    device::{At, Disk, FileKey, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
     error::LeaseError,
     request::DiskKind,
     slot::Part,
@@ -182,7 +182,7 @@ impl Ledger {
         for (want, need) in wants.into_iter().enumerate() {
             // A file that is wanted twice lacks one slot.
             let file = need.file();
-            match self.take(need) {
+            match self.take_with(&taken, need) {
                 Ok(reserved) => taken.push(reserved),
                 Err((table, NoSlot::Full)) => {
                     missing.entry(table).or_default().insert(file);
@@ -197,7 +197,7 @@ impl Ledger {
             let path = |one: &Taken| self.guest_path(one.lease()).unwrap_or_default().to_owned();
             let paths: Vec<_> = taken.iter().map(path).collect();
             if let Some(need) = last(&paths) {
-                match self.take(need) {
+                match self.take_with(&taken, need) {
                     Ok(reserved) => taken.push(reserved),
                     Err((table, NoSlot::Full)) => {
                         missing.entry(table).or_default().insert(None);
@@ -237,6 +237,35 @@ impl Ledger {
         }
     }
 
+    fn take_with(&mut self, taken: &[Taken], want: Want) -> Result<Taken, (Table, NoSlot)> {
+        if let Want::Overlay(overlay) = &want {
+            let claimed = self.claim_scratch(taken, overlay);
+            claimed.map_err(|reason| (Table::Overlays, NoSlot::Conflict(reason)))?;
+        }
+        self.take(want)
+    }
+
+    /// Two overlays on one scratch would write to the same upper and work directories.
+    fn claim_scratch(&mut self, taken: &[Taken], overlay: &OverlayNeed) -> Result<(), String> {
+        let leases = taken.iter().map(Taken::lease);
+        let mut disks = leases.filter(|lease| lease.table == Table::Scsi);
+        let scratch = disks.find(|lease| self.guest_path(*lease) == Some(&overlay.scratch));
+        let Some(disk) = scratch.and_then(|lease| self.scsi.device_mut(lease)) else {
+            return Ok(());
+        };
+        match &disk.scratch_of {
+            // A root that is combined no longer writes no longer.
+            Some(root) if *root != overlay.root && self.overlays.holds(root) => Err(format!(
+                "{} is in use as the scratch of {root}; another container needs a scratch of its own",
+                disk.path.display()
+            )),
+            _ => {
+                disk.scratch_of = Some(overlay.root.clone());
+                Ok(())
+            }
+        }
+    }
+
     fn take(&mut self, want: Want) -> Result<Taken, (Table, NoSlot)> {
         match want {
             Want::Layer(layer) => self.take_layer(layer),
@@ -258,6 +287,7 @@ impl Ledger {
                     read_only: need.read_only,
                     auto_manage: need.auto_manage,
                     layer: false,
+                    scratch_of: None,
                 };
                 self.scsi
                     .reserve(disk, |_| at)
@@ -316,6 +346,7 @@ impl Ledger {
             read_only: true,
             auto_manage: false,
             layer: true,
+            scratch_of: None,
         };
         let at = |index| At {
             guest_path: format!("/run/mounts/scsi/m{index}"),
@@ -346,7 +377,16 @@ impl Ledger {
     /// # Errors
     /// [`LeaseError::Stale`] where it holds nothing.
     pub fn release(&mut self, lease: Lease) -> Result<(), LeaseError> {
-        self.machine_mut(lease.table).release(lease)
+        self.machine_mut(lease.table).release(lease, false)
+    }
+
+    /// Like [`Ledger::release`], for an allocation that is being undone: an auto-managed file is kept, since its
+    /// container never was. It goes all the same where another holder has released it.
+    ///
+    /// # Errors
+    /// As for [`Ledger::release`].
+    pub fn abandon(&mut self, lease: Lease) -> Result<(), LeaseError> {
+        self.machine_mut(lease.table).release(lease, true)
     }
 
     /// Notes what became of a step.

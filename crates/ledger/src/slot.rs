@@ -28,6 +28,8 @@ pub(crate) struct Slot<D: Device> {
     /// The step being performed.
     pub(crate) step: Option<u64>,
     pub(crate) failure: Option<StepFailure>,
+    /// A holder who manages the file has released it.
+    pub(crate) delete_due: bool,
     pub(crate) mounts: BTreeMap<String, Mount>,
     pub(crate) holders: BTreeMap<u64, Holder>,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Holder {
     pub(crate) guest_path: String,
     pub(crate) releasing: bool,
     pub(crate) holds_mount: bool,
+    /// Its release deletes the file.
+    pub(crate) manages_file: bool,
     /// On its way in it has tried once to pull out what another's way out had left.
     pub(crate) tried_detach: bool,
 }
@@ -172,7 +176,7 @@ impl<D: Device> Slot<D> {
                 DeviceState::Ejected | DeviceState::Broken => {
                     self.begin(self.device.detach(self.place).map(Request::Host))
                 }
-                DeviceState::Detached => match self.device.delete() {
+                DeviceState::Detached => match self.device.delete().filter(|_| self.delete_due) {
                     Some(request) => self.begin(Some(Request::Host(request))),
                     None => return Progress::Vacant,
                 },

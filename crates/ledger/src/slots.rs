@@ -19,7 +19,8 @@ use crate::{
 /// A table of slots, whatever its devices are.
 pub(crate) trait Machine {
     fn next(&mut self, lease: Lease) -> Next;
-    fn release(&mut self, lease: Lease) -> Result<(), LeaseError>;
+    /// `keep_file`: a file that the holder manages is not deleted on its behalf.
+    fn release(&mut self, lease: Lease, keep_file: bool) -> Result<(), LeaseError>;
     fn outcome(&mut self, token: &StepToken, result: Result<(), StepFailure>) -> Result<(), LeaseError>;
     fn guest_path(&self, lease: Lease) -> Option<&str>;
     fn usage(&self) -> Usage;
@@ -74,6 +75,10 @@ impl<D: Device> Slots<D> {
         self.by_key.contains_key(key)
     }
 
+    pub(crate) fn device_mut(&mut self, lease: Lease) -> Option<&mut D> {
+        self.current(lease).map(|slot| &mut slot.device)
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         self.free.used() < self.free.capacity()
     }
@@ -82,6 +87,7 @@ impl<D: Device> Slots<D> {
     /// guest paths are named after it.
     pub(crate) fn reserve(&mut self, device: D, at: impl FnOnce(usize) -> At) -> Result<Reserved<D>, NoSlot> {
         let key = device.key();
+        let manages_file = device.delete().is_some();
         let (index, before) = match self.by_key.get(&key) {
             Some(&index) => (index, Some(self.join(index, &device)?)),
             None => (self.occupy(key, device)?, None),
@@ -106,6 +112,7 @@ impl<D: Device> Slots<D> {
                 guest_path,
                 releasing: false,
                 holds_mount: true,
+                manages_file,
                 tried_detach: false,
             },
         );
@@ -138,6 +145,7 @@ impl<D: Device> Slots<D> {
             place,
             step: None,
             failure: None,
+            delete_due: false,
             mounts: BTreeMap::new(),
             holders: BTreeMap::new(),
         };
@@ -233,10 +241,11 @@ impl<D: Device> Machine for Slots<D> {
         }
     }
 
-    fn release(&mut self, lease: Lease) -> Result<(), LeaseError> {
+    fn release(&mut self, lease: Lease, keep_file: bool) -> Result<(), LeaseError> {
         let slot = self.current(lease).ok_or(LeaseError::Stale)?;
         let holder = slot.holders.get_mut(&lease.holder).ok_or(LeaseError::Stale)?;
         holder.releasing = true;
+        slot.delete_due |= holder.manages_file && !keep_file;
         Ok(())
     }
 
