@@ -155,7 +155,9 @@ fn execute(agent: &Agent, base: &RequestBase, body: &[u8]) -> Result<ExecuteProc
         vm::start(&agent.reaper, &parameters, streams)?
     } else {
         match &parameters.oci_process {
-            None => agent.containers.start(&base.container_id, dial)?,
+            None => agent
+                .containers
+                .start(&base.container_id, parameters.console_size, dial)?,
             Some(document) => agent
                 .containers
                 .exec(&base.container_id, &parameters, document, dial)?,

@@ -28,6 +28,8 @@ use crate::agent::Agent;
 
 /// Most requests served at once; further ones wait to be read.
 const MAX_REQUESTS: usize = 64;
+/// Stack of a request's thread: the deepest document the JSON parser takes must fit. Untouched pages cost nothing.
+const REQUEST_STACK_BYTES: usize = 2 << 20;
 
 /// One connection to a host, from its first byte to its last.
 pub(crate) struct Session {
@@ -88,7 +90,7 @@ fn read_requests(
         let (agent, session) = (Arc::clone(agent), Arc::clone(session));
         let spawned = thread::Builder::new()
             .name("request".into())
-            .stack_size(crate::process::STACK_BYTES)
+            .stack_size(REQUEST_STACK_BYTES)
             .spawn(move || {
                 let _permit = permit;
                 dispatch::serve(&agent, &session, frame, reply);

@@ -71,7 +71,8 @@ impl Reply {
         shrink: impl Fn(&mut R) -> bool,
     ) {
         if let Err(error) = &outcome {
-            tracing::warn!(request = %self.message_type, id = self.id, %error, "a request failed");
+            // The host has it in the answer.
+            tracing::info!(request = %self.message_type, id = self.id, %error, "a request failed");
         }
         let body = body(&self.activity_id, outcome, shrink);
         self.write(&body);

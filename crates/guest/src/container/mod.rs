@@ -207,8 +207,14 @@ impl Containers {
         let _ = fs::remove_dir(&container.bundle);
     }
 
-    /// Lets the first process run, tied to `streams`.
-    pub(crate) fn start(&self, id: &str, dial: impl FnOnce(bool) -> Result<Streams>) -> Result<Arc<Process>> {
+    /// Lets the first process run, tied to the streams of `dial`, with a console of `size` (height, width) if it has
+    /// one.
+    pub(crate) fn start(
+        &self,
+        id: &str,
+        size: Option<[u16; 2]>,
+        dial: impl FnOnce(bool) -> Result<Streams>,
+    ) -> Result<Arc<Process>> {
         let container = self.get(id)?;
         let (init, ends) = {
             let mut state = container.lock();
@@ -228,6 +234,9 @@ impl Containers {
             (init, ends)
         };
         let console = matches!(ends, ProcessEnds::Console(_));
+        if let (ProcessEnds::Console(console), Some([height, width])) = (&ends, size) {
+            set_size(console, height, width);
+        }
         let outcome = dial(console)
             .and_then(|streams| stdio::connect(&init, ends, streams))
             .and_then(|()| self.runtime.start(id));
@@ -442,14 +451,18 @@ fn write_document(bundle: &Path, spec: &Value) -> Result<()> {
 fn set_initial_size(console: &std::os::fd::OwnedFd, process: &Value) {
     let side = |name: &str| u16::try_from(process["consoleSize"][name].as_u64()?).ok();
     if let (Some(height), Some(width)) = (side("height"), side("width")) {
-        let size = rustix::termios::Winsize {
-            ws_row: height,
-            ws_col: width,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let _ = rustix::termios::tcsetwinsize(console, size);
+        set_size(console, height, width);
     }
+}
+
+fn set_size(console: &std::os::fd::OwnedFd, height: u16, width: u16) {
+    let size = rustix::termios::Winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let _ = rustix::termios::tcsetwinsize(console, size);
 }
 
 /// Removes a directory, but never through a mount.

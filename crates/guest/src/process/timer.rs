@@ -14,9 +14,15 @@ type Action = Box<dyn FnOnce() + Send>;
 /// One thread that waits for the earliest action.
 #[derive(Default)]
 pub(crate) struct Timer {
-    /// By time, then by order of arrival.
-    actions: Mutex<(u64, BTreeMap<(Instant, u64), Action>)>,
+    actions: Mutex<Actions>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Actions {
+    /// By time, then by order of arrival.
+    waiting: BTreeMap<(Instant, u64), Action>,
+    arrived: u64,
 }
 
 impl Timer {
@@ -33,10 +39,12 @@ impl Timer {
 
     /// Does `action` after `delay`.
     pub(crate) fn after(&self, delay: Duration, action: impl FnOnce() + Send + 'static) {
-        let mut guard = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (next, actions) = &mut *guard;
-        *next += 1;
-        actions.insert((Instant::now() + delay, *next), Box::new(action));
+        let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
+        actions.arrived += 1;
+        let order = actions.arrived;
+        actions
+            .waiting
+            .insert((Instant::now() + delay, order), Box::new(action));
         self.changed.notify_one();
     }
 
@@ -44,7 +52,7 @@ impl Timer {
         let mut guard = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let now = Instant::now();
-            match guard.1.first_key_value().map(|((at, _), _)| *at) {
+            match guard.waiting.first_key_value().map(|((at, _), _)| *at) {
                 None => guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
                 Some(at) if at > now => {
                     guard = self
@@ -54,7 +62,7 @@ impl Timer {
                         .0;
                 }
                 Some(_) => {
-                    let Some((_, action)) = guard.1.pop_first() else {
+                    let Some((_, action)) = guard.waiting.pop_first() else {
                         continue;
                     };
                     drop(guard);

@@ -22,7 +22,12 @@ const STATE: &str = "/run/cofferdam/runtime";
 
 /// Performs the operation that comes on standard input.
 pub(crate) fn main() -> ExitCode {
-    log::start(tracing::level_filters::LevelFilter::WARN, false);
+    // libcontainer warns of what it was built without, in every container alike.
+    log::start(tracing::level_filters::LevelFilter::ERROR, false);
+    // The container's process logs until it becomes its program, and by then has the container's standard error.
+    if let Ok(own) = fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3) {
+        log::use_stream(own);
+    }
     crate::signals::restore_defaults();
     let stream = match fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) {
         Ok(stream) => UnixStream::from(stream),

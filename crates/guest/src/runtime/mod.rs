@@ -204,7 +204,7 @@ impl Runtime {
             .trim_end()
             .to_owned();
         for line in log.lines() {
-            tracing::warn!(operation = action, "{line}");
+            tracing::info!(operation = action, "{line}");
         }
         match answer {
             Ok(Answer::Done { .. }) => Ok(()),
