@@ -50,12 +50,10 @@ impl Exit {
     pub(crate) fn not_started(error: impl Display) -> Self {
         let message = error.to_string();
         let lower = message.to_lowercase();
-        let status = if lower.contains("permission denied")
-            || lower.contains("exec format")
-            || lower.contains("eacces")
-        {
+        let program = lower.contains("executable ");
+        let status = if lower.contains("exec format error") || (program && lower.contains("permissions")) {
             NOT_EXECUTABLE
-        } else if lower.contains("no such file") || lower.contains("not found") || lower.contains("enoent") {
+        } else if program && lower.contains("not found") {
             NOT_FOUND
         } else {
             FAILED

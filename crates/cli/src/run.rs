@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
-use cofferdam_backend::{Backend, VmExit};
+use cofferdam_backend::Backend;
 use cofferdam_container::{Allocation, Created, RunError, Running, Stdio, delete_state, left_behind};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
 use cofferdam_qemu::{QemuBackend, QemuConfig};
@@ -61,13 +61,17 @@ async fn run(args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
     }
     // Refusals come before the VM is started.
     drop(container_plan(&spec, &bundle, "/run/gcs/c/1")?);
-    let backend = Arc::new(QemuBackend::new(config(&args.vm)?).context("preparing the utility VM")?);
+    let backend = Arc::new(
+        QemuBackend::new(config(&args.vm)?)
+            .map_err(told)
+            .context("preparing the utility VM")?,
+    );
     timings.reached("planned");
 
     let options = BootOptions::default();
     let booting = UtilityVm::boot(backend.clone(), &options);
     let booted = tokio::select! {
-        booted = booting => booted.map_err(|error| Stopped::Failed(error.into())),
+        booted = booting => booted.map_err(|error| Stopped::Failed(told(error))),
         signal = signals.interrupted() => Err(Stopped::Interrupted(signal)),
     };
     let vm = match booted {
@@ -87,7 +91,7 @@ async fn run(args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
     let stopped = vm.shut_down().await;
     timings.reached("VM gone");
     let status = ended?;
-    stopped.context("freeing the utility VM")?;
+    stopped.map_err(told).context("freeing the utility VM")?;
     Ok(status)
 }
 
@@ -114,7 +118,7 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
         container_root,
         process_isolation: false,
     };
-    Ok(planned(request, &check_image)?)
+    planned(request, &check_image).map_err(told)
 }
 
 /// Everything between a VM that answers and a VM that holds nothing.
@@ -133,13 +137,16 @@ async fn in_vm(
     let root = vm.new_container_root();
     let plan = container_plan(spec, bundle, &root)?;
     let mut allocation = tokio::select! {
-        allocated = Allocation::allocate(vm, &plan) => allocated.map_err(anyhow::Error::from)?,
+        allocated = Allocation::allocate(vm, &plan) => allocated.map_err(told)?,
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
     };
     timings.reached("allocated");
-    let ended = tokio::select! {
-        ended = container(vm, &id, &plan, signals, timings) => ended,
-        exit = vm.backend().exited() => Err(Stopped::Failed(died(&exit))),
+    let ended = match container(vm, &id, &plan, signals, timings).await {
+        Err(RunError::Wait(error)) if error.is_closed() => Err(died(vm, &error).await),
+        Err(RunError::Lost(reason)) => Err(died(vm, &reason).await),
+        Err(error @ (RunError::Create(_) | RunError::Start(_))) => Err(Stopped::NotStarted(error)),
+        Err(error) => Err(Stopped::Failed(told(error))),
+        Ok(status) => Ok(status),
     };
     let released = release(vm, &mut allocation, &id).await;
     timings.reached("released");
@@ -151,8 +158,17 @@ async fn in_vm(
     }
 }
 
-fn died(exit: &VmExit) -> anyhow::Error {
-    anyhow!("the utility VM died while the container was running: {exit}")
+/// What to say of a container whose agent went away.
+async fn died(vm: &UtilityVm, broken: &dyn std::fmt::Display) -> Stopped {
+    Stopped::Failed(match vm.died().await {
+        Some(exit) => anyhow!("the utility VM died while the container was running: {exit}"),
+        None => anyhow!("the guest agent went away while the container was running: {broken}"),
+    })
+}
+
+/// An error whose text holds its causes already.
+fn told(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("{error}")
 }
 
 /// The container from Create to its exit.
@@ -162,29 +178,22 @@ async fn container(
     plan: &Plan,
     signals: &mut Signals,
     timings: &mut Timings,
-) -> Result<u8, Stopped> {
-    let created = Created::create(vm.clone(), id, &plan.container_root, &plan.spec)
-        .await
-        .map_err(Stopped::NotStarted)?;
+) -> Result<u8, RunError> {
+    let created = Created::create(vm.clone(), id, &plan.container_root, &plan.spec).await?;
     timings.reached("created");
-    let raw = match created.has_terminal() && terminal::is_interactive() {
-        true => Some(RawTerminal::enter().context("making the terminal raw")?),
-        false => None,
-    };
+    // Without a terminal of ours there is nothing to make raw, and nothing is lost if it cannot be.
+    let raw = (created.has_terminal() && terminal::is_interactive()).then(RawTerminal::enter);
     let stdio = Stdio {
         stdin: Some(Box::new(tokio::io::stdin())),
         stdout: Some(Box::new(tokio::io::stdout())),
         stderr: Some(Box::new(tokio::io::stderr())),
     };
-    let running = created
-        .start(stdio, terminal::size())
-        .await
-        .map_err(Stopped::NotStarted)?;
+    let running = created.start(stdio, terminal::size()).await?;
     timings.reached("started");
     let status = attended(running, signals).await;
     drop(raw);
     timings.reached("exited");
-    status.map_err(|error| Stopped::Failed(error.into()))
+    status
 }
 
 /// Waits for the container while passing signals and sizes on.
@@ -219,8 +228,11 @@ async fn release(vm: &Arc<UtilityVm>, allocation: &mut Allocation, id: &str) -> 
     if vm.is_gone().await {
         return Ok(());
     }
-    delete_state(vm, id).await?;
-    let left = left_behind(vm).await.context("asking what is left in the VM")?;
+    delete_state(vm, id).await.map_err(told)?;
+    let left = left_behind(vm)
+        .await
+        .map_err(told)
+        .context("asking what is left in the VM")?;
     if left.is_empty() {
         Ok(())
     } else {

@@ -88,7 +88,7 @@ impl Created {
         let config = ContainerConfig {
             schema_version: Some(SchemaVersion::V2_1),
             oci_bundle_path: root.to_owned(),
-            oci_specification: Some(spec.clone()),
+            oci_specification: Some(for_the_guest(spec)),
             ..ContainerConfig::default()
         };
         vm.bridge().create(id, config).await.map_err(RunError::Create)?;
@@ -172,6 +172,15 @@ impl Created {
             .map_err(|source| RunError::Listen { stream, source })?;
         Ok(Some((port, end)))
     }
+}
+
+/// The spec without what is for the host alone: the layer folders have become the root.
+fn for_the_guest(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(members) = spec.as_object_mut() {
+        members.shift_remove("windows");
+    }
+    spec
 }
 
 async fn connected(stream: &'static str, port: StdioPort) -> Result<cofferdam_backend::BoxStream, RunError> {

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use cofferdam_backend::{Backend, BackendError, guest_settings};
@@ -16,6 +17,9 @@ use cofferdam_ledger::{
     request::{GuestRequest, HostRequest},
 };
 use tokio::sync::watch;
+
+/// How long after the agent's connection broke the hypervisor's end may be noticed.
+pub(crate) const DEATH_LIMIT: Duration = Duration::from_secs(3);
 
 /// The ledger of one VM, and the parties that perform its steps. Cheap to clone; clones share the ledger.
 #[derive(Clone)]
@@ -157,10 +161,21 @@ impl Inner {
                 .await
                 .map_err(StepCause::Guest),
         };
-        if result.is_err() && gives_back_to_the_vm(request) && self.is_gone().await {
-            return Ok(());
+        match result {
+            Err(cause) if gives_back_to_the_vm(request) && self.is_dying(&cause).await => Ok(()),
+            result => result,
         }
-        result
+    }
+
+    /// Whether a step failed because the VM is ending: its streams break before the hypervisor's end is noticed.
+    async fn is_dying(&self, cause: &StepCause) -> bool {
+        match cause {
+            StepCause::Host(BackendError::Gone(_)) => true,
+            StepCause::Guest(error) if error.is_closed() => {
+                tokio::time::timeout(DEATH_LIMIT, self.backend.exited()).await.is_ok()
+            }
+            _ => self.is_gone().await,
+        }
     }
 
     /// Whether the VM has ended: then all it held is free.
@@ -191,7 +206,7 @@ impl Report {
         };
         let result = result.map_err(|cause| {
             let error = StepError { request, cause };
-            tracing::warn!("{error}");
+            tracing::info!("{error}");
             Arc::new(error) as StepFailure
         });
         if let Err(stale) = self.inner.ledger().outcome(&self.token, result.clone()) {

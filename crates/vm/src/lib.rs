@@ -111,6 +111,11 @@ impl UtilityVm {
         self.driver.is_gone().await
     }
 
+    /// How the VM ended, if it has, or does so right after its agent's connection broke.
+    pub async fn died(&self) -> Option<VmExit> {
+        tokio::time::timeout(driver::DEATH_LIMIT, self.backend.exited()).await.ok()
+    }
+
     /// Asks the guest to power off, and ends it by force if it does not within its limit. Frees everything the
     /// backend holds. Harmless when repeated.
     ///

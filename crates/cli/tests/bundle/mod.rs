@@ -1,6 +1,10 @@
 //! Bundles for the tests in a VM, and the program that runs them.
 
-#![allow(dead_code, reason = "each test target uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test target uses a part of it, and a test may panic"
+)]
 
 use std::{
     fs,
@@ -47,6 +51,7 @@ impl Bundle {
             "CAP_MKNOD",
         ];
         let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+        let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
         let spec = json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -62,7 +67,7 @@ impl Bundle {
                 mount("/dev/pts", "devpts", &["newinstance", "ptmxmode=0666"]),
                 mount("/tmp", "tmpfs", &[]),
             ],
-            "linux": { "namespaces": ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })) },
+            "linux": { "namespaces": namespaces },
         });
         Self {
             dir: tempfile::tempdir().unwrap(),

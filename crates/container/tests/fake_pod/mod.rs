@@ -1,6 +1,10 @@
 //! A fake VM with containers that want something of everything.
 
-#![allow(dead_code, reason = "each test target uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test target uses a part of it, and a test may panic"
+)]
 
 use std::{fs, path::PathBuf, sync::Arc};
 
