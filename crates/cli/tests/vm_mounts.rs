@@ -1,5 +1,7 @@
 //! What a container sees of its layers, disks and shares, each kind of mount of the contract in a real VM.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod bundle;
 
 use std::{

@@ -1,5 +1,7 @@
 //! `cofferdam run` with real containers in real VMs: streams, statuses, signals, terminals and deaths.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod bundle;
 
 use std::{

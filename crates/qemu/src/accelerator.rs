@@ -25,13 +25,22 @@ impl std::fmt::Display for Choice {
 /// Looks at this host and chooses.
 pub fn choose(wanted: Accelerator) -> Choice {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let open = || OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .map(drop)
+    };
     decide(wanted, &cpuinfo, open)
 }
 
 /// The decision itself. `open_kvm` is called only where its answer matters.
 fn decide(wanted: Accelerator, cpuinfo: &str, open_kvm: impl FnOnce() -> io::Result<()>) -> Choice {
-    let choice = |kvm, reason: &str| Choice { kvm, reason: reason.to_owned() };
+    let choice = |kvm, reason: &str| Choice {
+        kvm,
+        reason: reason.to_owned(),
+    };
     match wanted {
         Accelerator::Kvm => return choice(true, "as asked for"),
         Accelerator::Tcg => return choice(false, "as asked for"),
@@ -41,7 +50,10 @@ fn decide(wanted: Accelerator, cpuinfo: &str, open_kvm: impl FnOnce() -> io::Res
         .lines()
         .find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == "flags"))
         .map_or("", |(_, flags)| flags);
-    let Some(flag) = flags.split_ascii_whitespace().find(|flag| matches!(*flag, "vmx" | "svm")) else {
+    let Some(flag) = flags
+        .split_ascii_whitespace()
+        .find(|flag| matches!(*flag, "vmx" | "svm"))
+    else {
         return choice(false, "the CPU flags hold neither vmx nor svm");
     };
     match open_kvm() {
@@ -69,7 +81,10 @@ mod tests {
         let without_flag = decide(Accelerator::Auto, NESTED, || Ok(()));
         assert!(!without_flag.kvm && without_flag.reason.contains("neither vmx nor svm"));
         let without_device = decide(Accelerator::Auto, INTEL, refused);
-        assert!(!without_device.kvm && without_device.reason.contains("denied"), "{without_device}");
+        assert!(
+            !without_device.kvm && without_device.reason.contains("denied"),
+            "{without_device}"
+        );
     }
 
     #[test]

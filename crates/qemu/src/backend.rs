@@ -76,8 +76,12 @@ impl QemuBackend {
         let dir_path = dir.path().to_owned();
         let accelerator = accelerator::choose(config.accelerator);
         tracing::info!(%accelerator, "accelerator chosen");
-        let transport = Transport::new(config.vsock, runtime_dir::socket(&dir_path, "vsock"), config.guest_cid)
-            .map_err(|source| failed("open the vsock device", source))?;
+        let transport = Transport::new(
+            config.vsock,
+            runtime_dir::socket(&dir_path, "vsock"),
+            config.guest_cid,
+        )
+        .map_err(|source| failed("open the vsock device", source))?;
         Ok(Self {
             config,
             accelerator,
@@ -110,7 +114,10 @@ impl QemuBackend {
 
     /// The console's last lines so far, oldest first.
     pub fn console_tail(&self) -> Vec<String> {
-        self.machine.get().map(|machine| machine.console_tail()).unwrap_or_default()
+        self.machine
+            .get()
+            .map(|machine| machine.console_tail())
+            .unwrap_or_default()
     }
 
     async fn launch(&self) -> Result<(), BackendError> {
@@ -150,11 +157,16 @@ impl QemuBackend {
     }
 
     fn transport(&self) -> Result<Arc<Transport>, BackendError> {
-        locked(&self.transport).clone().ok_or_else(|| BackendError::Gone(self.known_exit()))
+        locked(&self.transport)
+            .clone()
+            .ok_or_else(|| BackendError::Gone(self.known_exit()))
     }
 
     fn known_exit(&self) -> VmExit {
-        self.exit.borrow().clone().unwrap_or_else(|| ended_without_qemu("is being stopped", true))
+        self.exit
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| ended_without_qemu("is being stopped", true))
     }
 
     fn qmp(&self) -> Result<&QmpClient, BackendError> {
@@ -171,7 +183,10 @@ impl QemuBackend {
     async fn because(&self, action: &str, error: QmpError) -> BackendError {
         let action = action.to_owned();
         match error {
-            QmpError::Refused { description, .. } => BackendError::Refused { action, reason: description },
+            QmpError::Refused { description, .. } => BackendError::Refused {
+                action,
+                reason: description,
+            },
             QmpError::TimedOut { limit_ms } => BackendError::TimedOut { action, limit_ms },
             QmpError::Closed(why) => match timeout(GONE_LIMIT, self.exited()).await {
                 Ok(exit) => BackendError::Gone(exit),
@@ -195,10 +210,17 @@ impl QemuBackend {
         let qmp = self.qmp()?;
         let facts = probed(path).await.map_err(|source| failed(&action, source))?;
         if let Some(problem) = disk_problem(&facts, kind) {
-            return Err(failed(&action, io::Error::new(io::ErrorKind::InvalidData, problem)));
+            return Err(failed(
+                &action,
+                io::Error::new(io::ErrorKind::InvalidData, problem),
+            ));
         }
-        let node = disk::block_node(address, path, &facts, read_only)
-            .ok_or_else(|| failed(&action, io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8")))?;
+        let node = disk::block_node(address, path, &facts, read_only).ok_or_else(|| {
+            failed(
+                &action,
+                io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8"),
+            )
+        })?;
         match hotplug::attach_scsi(qmp, address, node).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.because(&action, error).await),
@@ -217,9 +239,12 @@ impl QemuBackend {
         let facts = probed(path).await.map_err(|source| failed(&action, source))?;
         let length = vpmem_length(&facts, self.config.limits.vpmem_max_bytes)
             .map_err(|problem| failed(&action, io::Error::new(io::ErrorKind::InvalidData, problem)))?;
-        let path = path
-            .to_str()
-            .ok_or_else(|| failed(&action, io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8")))?;
+        let path = path.to_str().ok_or_else(|| {
+            failed(
+                &action,
+                io::Error::new(io::ErrorKind::InvalidInput, "the path is no UTF-8"),
+            )
+        })?;
         match hotplug::attach_vpmem(qmp, index, path, length).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.because(&action, error).await),
@@ -252,7 +277,10 @@ impl QemuBackend {
         let peripherals = hotplug::children(qmp, "/machine/peripheral").await?;
         let objects = hotplug::children(qmp, "/objects").await?;
         let nodes = hotplug::node_names(qmp).await?;
-        let mut devices = Devices { shares: self.shares.live().collect(), ..Devices::default() };
+        let mut devices = Devices {
+            shares: self.shares.live().collect(),
+            ..Devices::default()
+        };
         for index in 0..self.config.limits.vpmem_devices {
             if peripherals.contains(&pmem_id(index)) {
                 devices.vpmem.insert(index);
@@ -260,7 +288,9 @@ impl QemuBackend {
                 devices.leftovers.insert(pmem_object(index));
             }
         }
-        devices.scsi.extend(peripherals.iter().filter_map(|id| disk::address_of_device(id)));
+        devices
+            .scsi
+            .extend(peripherals.iter().filter_map(|id| disk::address_of_device(id)));
         for node in nodes {
             if disk::address_of_node(&node).is_some_and(|address| !devices.scsi.contains(&address)) {
                 devices.leftovers.insert(node);
@@ -275,7 +305,9 @@ impl QemuBackend {
             server.abort();
         }
         *locked(&self.transport) = None;
-        let Some(dir) = locked(&self.dir).take() else { return };
+        let Some(dir) = locked(&self.dir).take() else {
+            return;
+        };
         let failed = self.exit.borrow().as_ref().is_some_and(|exit| !exit.expected);
         if failed && self.config.keep_on_failure {
             let path = dir.keep();
@@ -310,12 +342,17 @@ impl Backend for QemuBackend {
 
     async fn listen(&self, port: u32) -> Result<BoxListener, BackendError> {
         let transport = self.transport()?;
-        transport.listen(port).await.map_err(|source| failed(&format!("listen on vsock port {port}"), source))
+        transport
+            .listen(port)
+            .await
+            .map_err(|source| failed(&format!("listen on vsock port {port}"), source))
     }
 
     async fn start(&self) -> Result<(), BackendError> {
         if self.started.swap(true, Ordering::SeqCst) {
-            return Err(BackendError::Unsupported("the utility VM was started before".to_owned()));
+            return Err(BackendError::Unsupported(
+                "the utility VM was started before".to_owned(),
+            ));
         }
         // Nobody may wait for the end of a machine that never was.
         let _told = TellIfNeverStarted(self);
@@ -324,9 +361,12 @@ impl Backend for QemuBackend {
 
     async fn perform(&self, request: &HostRequest) -> Result<(), BackendError> {
         match request {
-            HostRequest::AttachScsi { address, path, kind, read_only } => {
-                self.attach_scsi(*address, path, *kind, *read_only).await
-            }
+            HostRequest::AttachScsi {
+                address,
+                path,
+                kind,
+                read_only,
+            } => self.attach_scsi(*address, path, *kind, *read_only).await,
             HostRequest::DetachScsi { address } => {
                 self.check_address(*address)?;
                 match hotplug::detach_scsi(self.qmp()?, *address).await {
@@ -336,8 +376,14 @@ impl Backend for QemuBackend {
             }
             HostRequest::AttachVpmem { index, path } => self.attach_vpmem(*index, path).await,
             HostRequest::DetachVpmem { index } => self.detach_vpmem(*index).await,
-            HostRequest::AddShare { share, path, read_only, allowed_names } => {
-                self.add_share(*share, path, *read_only, allowed_names.as_deref()).await
+            HostRequest::AddShare {
+                share,
+                path,
+                read_only,
+                allowed_names,
+            } => {
+                self.add_share(*share, path, *read_only, allowed_names.as_deref())
+                    .await
             }
             HostRequest::RemoveShare { share } => {
                 self.shares.remove(*share).await;
@@ -373,7 +419,8 @@ impl Backend for QemuBackend {
             self.asked_to_end.store(true, Ordering::SeqCst);
         }
         if !self.started.swap(true, Ordering::SeqCst) {
-            self.exit.send_replace(Some(ended_without_qemu("was never started", true)));
+            self.exit
+                .send_replace(Some(ended_without_qemu("was never started", true)));
         }
         if let Some(machine) = self.machine.get() {
             if let Some(qmp) = machine.qmp() {
@@ -383,10 +430,12 @@ impl Backend for QemuBackend {
             }
             machine.kill();
         }
-        let exit = timeout(KILL_LIMIT, self.exited()).await.map_err(|_| BackendError::TimedOut {
-            action: "kill QEMU".to_owned(),
-            limit_ms: KILL_LIMIT.as_millis() as u64,
-        })?;
+        let exit = timeout(KILL_LIMIT, self.exited())
+            .await
+            .map_err(|_| BackendError::TimedOut {
+                action: "kill QEMU".to_owned(),
+                limit_ms: KILL_LIMIT.as_millis() as u64,
+            })?;
         self.free();
         Ok(exit)
     }
@@ -401,7 +450,12 @@ impl QemuBackend {
         allowed_names: Option<&[String]>,
     ) -> Result<(), BackendError> {
         let added = self.shares.add(share, path, read_only, allowed_names).await;
-        added.map_err(|error| failed(&format!("share {} as {share}", path.display()), io::Error::other(error)))
+        added.map_err(|error| {
+            failed(
+                &format!("share {} as {share}", path.display()),
+                io::Error::other(error),
+            )
+        })
     }
 }
 
@@ -412,13 +466,20 @@ impl Drop for TellIfNeverStarted<'_> {
     fn drop(&mut self) {
         if self.0.machine.get().is_none() {
             let expected = self.0.asked_to_end.load(Ordering::SeqCst);
-            self.0.exit.send_replace(Some(ended_without_qemu("could not be started", expected)));
+            self.0
+                .exit
+                .send_replace(Some(ended_without_qemu("could not be started", expected)));
         }
     }
 }
 
 fn ended_without_qemu(status: &str, expected: bool) -> VmExit {
-    VmExit { expected, status: status.to_owned(), message: String::new(), console_tail: Vec::new() }
+    VmExit {
+        expected,
+        status: status.to_owned(),
+        message: String::new(),
+        console_tail: Vec::new(),
+    }
 }
 
 fn check(limits: &Limits) -> Result<(), BackendError> {
@@ -465,9 +526,9 @@ fn disk_problem(facts: &ImageFacts, kind: DiskKind) -> Option<String> {
     match (kind, facts.format) {
         (DiskKind::Physical, ImageFormat::BlockDevice) => facts.problem.clone(),
         (DiskKind::Physical, _) => Some("it is no block device of the host".to_owned()),
-        (DiskKind::Virtual, ImageFormat::BlockDevice) => {
-            Some("it is a block device of the host, not a disk image: attach it as a physical disk".to_owned())
-        }
+        (DiskKind::Virtual, ImageFormat::BlockDevice) => Some(
+            "it is a block device of the host, not a disk image: attach it as a physical disk".to_owned(),
+        ),
         (DiskKind::Virtual, _) => facts.problem.clone(),
     }
 }
@@ -481,17 +542,26 @@ fn vpmem_length(facts: &ImageFacts, max_bytes: u64) -> Result<u64, String> {
         return Err(format!("a {} image cannot be mapped as memory", facts.format));
     }
     if facts.file_size_bytes > max_bytes {
-        return Err(format!("it has {} bytes; a device has at most {max_bytes}", facts.file_size_bytes));
+        return Err(format!(
+            "it has {} bytes; a device has at most {max_bytes}",
+            facts.file_size_bytes
+        ));
     }
     let length = facts.file_size_bytes / PAGE * PAGE;
     if length < facts.virtual_size_bytes {
-        return Err(format!("its {} bytes are no whole pages of {PAGE} bytes", facts.virtual_size_bytes));
+        return Err(format!(
+            "its {} bytes are no whole pages of {PAGE} bytes",
+            facts.virtual_size_bytes
+        ));
     }
     Ok(length)
 }
 
 fn failed(action: &str, source: io::Error) -> BackendError {
-    BackendError::Io { action: action.to_owned(), source }
+    BackendError::Io {
+        action: action.to_owned(),
+        source,
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

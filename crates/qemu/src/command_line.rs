@@ -44,10 +44,16 @@ pub(crate) fn controller_id(index: u8) -> String {
 pub fn command_line(config: &QemuConfig, resolved: &Resolved) -> Vec<OsString> {
     let memory_mib = config.memory_bytes.div_ceil(MIB).max(1);
     let mut line = Line(Vec::new());
-    line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+    line.flag("-nodefaults")
+        .flag("-no-user-config")
+        .flag("-no-reboot");
     line.option("-display", "none");
     line.option("-name", "cofferdam,debug-threads=on");
-    let nvdimm = if config.limits.vpmem_devices > 0 { ",nvdimm=on" } else { "" };
+    let nvdimm = if config.limits.vpmem_devices > 0 {
+        ",nvdimm=on"
+    } else {
+        ""
+    };
     line.option(
         "-machine",
         format!(
@@ -62,13 +68,18 @@ pub fn command_line(config: &QemuConfig, resolved: &Resolved) -> Vec<OsString> {
     }
     line.option("-smp", config.cpus.max(1).to_string());
     line.option("-m", memory_size(config, memory_mib));
-    line.option("-object", format!("memory-backend-memfd,id=ram,size={memory_mib}M,share=on"));
+    line.option(
+        "-object",
+        format!("memory-backend-memfd,id=ram,size={memory_mib}M,share=on"),
+    );
     line.option(
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
-    line.option("-chardev", "socket,id=qmp,fd=0").option("-mon", "chardev=qmp,mode=control");
-    line.option("-chardev", "file,id=console,path=/dev/stdout").option("-serial", "chardev:console");
+    line.option("-chardev", "socket,id=qmp,fd=0")
+        .option("-mon", "chardev=qmp,mode=control");
+    line.option("-chardev", "file,id=console,path=/dev/stdout")
+        .option("-serial", "chardev:console");
     if let Some(firmware) = &resolved.firmware {
         line.flag("-bios").flag(firmware);
     }
@@ -119,8 +130,15 @@ fn memory_size(config: &QemuConfig, memory_mib: u64) -> String {
     if devices == 0 {
         return format!("{memory_mib}M");
     }
-    let pmem_mib = config.limits.vpmem_max_bytes.div_ceil(MIB).saturating_mul(devices);
-    format!("{memory_mib}M,slots={devices},maxmem={}M", memory_mib.saturating_add(pmem_mib))
+    let pmem_mib = config
+        .limits
+        .vpmem_max_bytes
+        .div_ceil(MIB)
+        .saturating_mul(devices);
+    format!(
+        "{memory_mib}M,slots={devices},maxmem={}M",
+        memory_mib.saturating_add(pmem_mib)
+    )
 }
 
 /// A value inside a comma-separated option: QEMU takes two commas for one.
@@ -154,13 +172,24 @@ mod tests {
     use super::*;
 
     fn resolved() -> Resolved {
-        Resolved { kvm: false, firmware: None, vsock_socket: Some("/run/c/vsock".into()) }
+        Resolved {
+            kvm: false,
+            firmware: None,
+            vsock_socket: Some("/run/c/vsock".into()),
+        }
     }
 
     fn joined(config: &QemuConfig, resolved: &Resolved) -> String {
         let arguments = command_line(config, resolved);
-        let lossy: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-        lossy.join("\n").replace("\n-", " \n-").replace('\n', " ").replace("  -", "\n-")
+        let lossy: Vec<_> = arguments
+            .iter()
+            .map(|argument| argument.to_string_lossy())
+            .collect();
+        lossy
+            .join("\n")
+            .replace("\n-", " \n-")
+            .replace('\n', " ")
+            .replace("  -", "\n-")
     }
 
     #[test]
@@ -200,7 +229,13 @@ dump-guest-core=off
 
     #[test]
     fn kvm_uses_the_hosts_processor() {
-        let line = joined(&QemuConfig::default(), &Resolved { kvm: true, ..resolved() });
+        let line = joined(
+            &QemuConfig::default(),
+            &Resolved {
+                kvm: true,
+                ..resolved()
+            },
+        );
         assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
     }
 
@@ -209,14 +244,20 @@ dump-guest-core=off
         let mut config = QemuConfig::default();
         config.limits.vpmem_devices = 64;
         let line = joined(&config, &resolved());
-        assert!(line.contains(",nvdimm=on\n") && line.contains("-m 512M,slots=64,maxmem=262656M\n"), "{line}");
+        assert!(
+            line.contains(",nvdimm=on\n") && line.contains("-m 512M,slots=64,maxmem=262656M\n"),
+            "{line}"
+        );
     }
 
     #[test]
     fn comma_in_a_path_is_no_new_option() {
         let line = joined(
             &QemuConfig::default(),
-            &Resolved { vsock_socket: Some("/run/a,server=on".into()), ..resolved() },
+            &Resolved {
+                vsock_socket: Some("/run/a,server=on".into()),
+                ..resolved()
+            },
         );
         assert!(line.contains("path=/run/a,,server=on\n"), "{line}");
     }

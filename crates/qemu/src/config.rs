@@ -75,7 +75,11 @@ pub struct QemuConfig {
 impl QemuConfig {
     /// The defaults: 512 MiB, one CPU, 4 SCSI controllers, no VPMEM.
     pub fn new(kernel: impl Into<PathBuf>, initramfs: impl Into<PathBuf>) -> Self {
-        Self { kernel: Some(kernel.into()), initramfs: Some(initramfs.into()), ..Self::default() }
+        Self {
+            kernel: Some(kernel.into()),
+            initramfs: Some(initramfs.into()),
+            ..Self::default()
+        }
     }
 }
 

@@ -47,7 +47,13 @@ impl Tail {
     pub(crate) fn snapshot(&self) -> Vec<String> {
         let lines = self.lines();
         let partial = printable(&lines.partial);
-        lines.complete.iter().cloned().chain([partial]).filter(|line| !line.trim().is_empty()).collect()
+        lines
+            .complete
+            .iter()
+            .cloned()
+            .chain([partial])
+            .filter(|line| !line.trim().is_empty())
+            .collect()
     }
 
     fn lines(&self) -> std::sync::MutexGuard<'_, Lines> {
@@ -88,7 +94,10 @@ mod tests {
     fn endless_text_keeps_only_its_end() {
         let text: String = (0..1000).map(|line| format!("{line}\n")).collect();
         let kept = tail(text.as_bytes());
-        assert_eq!((kept.len(), kept.last().map(String::as_str)), (MAX_LINES, Some("999")));
+        assert_eq!(
+            (kept.len(), kept.last().map(String::as_str)),
+            (MAX_LINES, Some("999"))
+        );
         let endless = tail(&vec![b'x'; 4 << 20]);
         assert!(endless.len() <= MAX_LINES + 1 && endless.iter().all(|line| line.len() <= MAX_LINE_BYTES));
     }

@@ -38,12 +38,18 @@ pub(crate) fn address_of_device(id: &str) -> Option<ScsiAddress> {
 
 /// The address in the name of either of a disk's nodes.
 pub(crate) fn address_of_node(name: &str) -> Option<ScsiAddress> {
-    address(name.strip_prefix(FORMAT_NODE_PREFIX).or_else(|| name.strip_prefix(FILE_NODE_PREFIX))?)
+    address(
+        name.strip_prefix(FORMAT_NODE_PREFIX)
+            .or_else(|| name.strip_prefix(FILE_NODE_PREFIX))?,
+    )
 }
 
 fn address(text: &str) -> Option<ScsiAddress> {
     let (controller, lun) = text.split_once('-')?;
-    Some(ScsiAddress { controller: controller.parse().ok()?, lun: lun.parse().ok()? })
+    Some(ScsiAddress {
+        controller: controller.parse().ok()?,
+        lun: lun.parse().ok()?,
+    })
 }
 
 /// The arguments of `blockdev-add`. `None` where the path is no UTF-8: QMP could not carry it.
@@ -53,7 +59,11 @@ pub(crate) fn block_node(
     facts: &ImageFacts,
     read_only: bool,
 ) -> Option<Value> {
-    let protocol = if facts.format == ImageFormat::BlockDevice { "host_device" } else { "file" };
+    let protocol = if facts.format == ImageFormat::BlockDevice {
+        "host_device"
+    } else {
+        "file"
+    };
     let discard = if read_only { "ignore" } else { "unmap" };
     let file = json!({
         "driver": protocol,
@@ -108,10 +118,18 @@ pub(crate) fn scsi_disk(address: ScsiAddress) -> Value {
 mod tests {
     use super::*;
 
-    const HERE: ScsiAddress = ScsiAddress { controller: 1, lun: 63 };
+    const HERE: ScsiAddress = ScsiAddress {
+        controller: 1,
+        lun: 63,
+    };
 
     fn facts(format: ImageFormat) -> ImageFacts {
-        ImageFacts { format, virtual_size_bytes: 8192, file_size_bytes: 8704, problem: None }
+        ImageFacts {
+            format,
+            virtual_size_bytes: 8192,
+            file_size_bytes: 8704,
+            problem: None,
+        }
     }
 
     #[test]
@@ -126,10 +144,19 @@ mod tests {
 
     #[test]
     fn fixed_vhd_is_raw_up_to_its_footer() {
-        let node = block_node(HERE, Path::new("/l/layer.vhd"), &facts(ImageFormat::VhdFixed), true).expect("UTF-8");
+        let node = block_node(
+            HERE,
+            Path::new("/l/layer.vhd"),
+            &facts(ImageFormat::VhdFixed),
+            true,
+        )
+        .expect("UTF-8");
         assert_eq!((&node["driver"], &node["size"]), (&json!("raw"), &json!(8192)));
         for part in [&node, &node["file"]] {
-            assert_eq!((&part["read-only"], &part["auto-read-only"]), (&json!(true), &json!(false)));
+            assert_eq!(
+                (&part["read-only"], &part["auto-read-only"]),
+                (&json!(true), &json!(false))
+            );
         }
     }
 
@@ -150,7 +177,11 @@ mod tests {
             (ImageFormat::BlockDevice, "raw", "host_device"),
         ] {
             let node = block_node(HERE, Path::new("/d"), &facts(format), false).expect("UTF-8");
-            assert_eq!((&node["driver"], &node["file"]["driver"]), (&json!(driver), &json!(protocol)), "{format}");
+            assert_eq!(
+                (&node["driver"], &node["file"]["driver"]),
+                (&json!(driver), &json!(protocol)),
+                "{format}"
+            );
         }
     }
 

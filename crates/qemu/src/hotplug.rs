@@ -30,7 +30,9 @@ type Step = Result<(), QmpError>;
 /// Plugs a disk in; takes the block node away again if the device cannot be added.
 pub(crate) async fn attach_scsi(qmp: &QmpClient, address: ScsiAddress, node: Value) -> Step {
     qmp.execute("blockdev-add", node, COMMAND_LIMIT).await?;
-    let added = qmp.execute("device_add", disk::scsi_disk(address), COMMAND_LIMIT).await;
+    let added = qmp
+        .execute("device_add", disk::scsi_disk(address), COMMAND_LIMIT)
+        .await;
     undone(added.map(drop), detach_scsi(qmp, address)).await
 }
 
@@ -58,7 +60,8 @@ pub(crate) async fn attach_vpmem(qmp: &QmpClient, index: u32, path: &str, length
         "share": false, "readonly": true, "rom": "on",
     });
     qmp.execute("object-add", file, COMMAND_LIMIT).await?;
-    let device = json!({ "driver": "nvdimm", "id": pmem_id(index), "memdev": object, "unarmed": true, "slot": index });
+    let device =
+        json!({ "driver": "nvdimm", "id": pmem_id(index), "memdev": object, "unarmed": true, "slot": index });
     let added = qmp.execute("device_add", device, COMMAND_LIMIT).await;
     undone(added.map(drop), detach_vpmem(qmp, index)).await
 }
@@ -93,7 +96,10 @@ async fn remove_device(qmp: &QmpClient, id: &str) -> Step {
     // Before the command: the event may come before the answer.
     let mut events = qmp.events();
     let deadline = Instant::now() + UNPLUG_LIMIT;
-    match qmp.execute("device_del", json!({ "id": id }), COMMAND_LIMIT).await {
+    match qmp
+        .execute("device_del", json!({ "id": id }), COMMAND_LIMIT)
+        .await
+    {
         Ok(_) => {}
         Err(QmpError::Refused { class, .. }) if class == "DeviceNotFound" => return Ok(()),
         // A removal that an earlier attempt began may still be under way: then wait for its end.
@@ -129,7 +135,9 @@ async fn remove_device(qmp: &QmpClient, id: &str) -> Step {
             }
             Ok(Err(RecvError::Closed)) => return Err(QmpError::Closed(None)),
             Err(_) if child_exists(qmp, "/machine/peripheral", id).await? => {
-                return Err(QmpError::TimedOut { limit_ms: UNPLUG_LIMIT.as_millis() as u64 });
+                return Err(QmpError::TimedOut {
+                    limit_ms: UNPLUG_LIMIT.as_millis() as u64,
+                });
             }
             Err(_) => return Ok(()),
         }
@@ -185,19 +193,26 @@ async fn child_exists(qmp: &QmpClient, path: &str, name: &str) -> Result<bool, Q
 
 /// The names of all block nodes.
 pub(crate) async fn node_names(qmp: &QmpClient) -> Result<Vec<String>, QmpError> {
-    let nodes = qmp.execute("query-named-block-nodes", json!({ "flat": true }), COMMAND_LIMIT).await?;
+    let nodes = qmp
+        .execute("query-named-block-nodes", json!({ "flat": true }), COMMAND_LIMIT)
+        .await?;
     Ok(texts(&nodes, "node-name"))
 }
 
 /// The names of the children of an object in QEMU's object tree.
 pub(crate) async fn children(qmp: &QmpClient, path: &str) -> Result<Vec<String>, QmpError> {
-    let list = qmp.execute("qom-list", json!({ "path": path }), COMMAND_LIMIT).await?;
+    let list = qmp
+        .execute("qom-list", json!({ "path": path }), COMMAND_LIMIT)
+        .await?;
     Ok(texts(&list, "name"))
 }
 
 fn texts(list: &Value, key: &str) -> Vec<String> {
     let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    items.iter().filter_map(|item| item.get(key)?.as_str().map(str::to_owned)).collect()
+    items
+        .iter()
+        .filter_map(|item| item.get(key)?.as_str().map(str::to_owned))
+        .collect()
 }
 
 #[cfg(test)]

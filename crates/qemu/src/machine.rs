@@ -62,7 +62,11 @@ impl Machine {
         let near = UnixStream::from_std(near)?;
         let command_line = readable(&program, &arguments);
         tracing::debug!(command_line, "starting QEMU");
-        let Spawned { process, stdout, stderr } = Process::spawn(&program, arguments, far.into()).await?;
+        let Spawned {
+            process,
+            stdout,
+            stderr,
+        } = Process::spawn(&program, arguments, far.into()).await?;
         tracing::debug!(pid = process.id(), "QEMU started");
         let machine = Arc::new(Self {
             process,
@@ -71,8 +75,16 @@ impl Machine {
             messages: Tail::default(),
         });
         let readers = [
-            read_into(stdout, machine.console.clone(), |line| tracing::debug!(target: "console", "{line}"))?,
-            read_into(stderr, machine.messages.clone(), |line| tracing::warn!(target: "qemu", "{line}"))?,
+            read_into(
+                stdout,
+                machine.console.clone(),
+                |line| tracing::debug!(target: "console", "{line}"),
+            )?,
+            read_into(
+                stderr,
+                machine.messages.clone(),
+                |line| tracing::warn!(target: "qemu", "{line}"),
+            )?,
         ];
         tokio::spawn(watch_over(Arc::clone(&machine), readers, watch, command_line));
         Ok((machine, near))
@@ -108,11 +120,7 @@ impl Machine {
 }
 
 /// Reads a pipe to its end.
-fn read_into(
-    pipe: OwnedFd,
-    tail: Tail,
-    each: impl Fn(&str) + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
+fn read_into(pipe: OwnedFd, tail: Tail, each: impl Fn(&str) + Send + 'static) -> io::Result<JoinHandle<()>> {
     let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
     Ok(tokio::spawn(async move {
         let mut buffer = vec![0; 16 << 10];

@@ -33,39 +33,56 @@ impl Process {
     /// not reach it. Of the environment it gets `PATH` alone.
     ///
     /// The kernel ties a child's life to the *thread* that started it, so a thread is kept for just that.
-    pub(crate) async fn spawn(program: &OsStr, arguments: Vec<OsString>, stdin: OwnedFd) -> io::Result<Spawned> {
+    pub(crate) async fn spawn(
+        program: &OsStr,
+        arguments: Vec<OsString>,
+        stdin: OwnedFd,
+    ) -> io::Result<Spawned> {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command
+            .args(arguments)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         tether::tie_to_calling_thread(&mut command);
         let (started, start) = oneshot::channel();
         let (end, ended) = watch::channel(None);
-        std::thread::Builder::new().name("qemu-parent".to_owned()).spawn(move || {
-            let mut child = match spawn_child(&mut command) {
-                Ok((child, parts)) => {
-                    // The command holds copies of the child's ends.
-                    drop(command);
-                    let mut child = child;
-                    if started.send(Ok(parts)).is_err() {
-                        // Whoever wanted it has gone. The child is ours and not yet waited for.
-                        let _ = child.kill();
+        std::thread::Builder::new()
+            .name("qemu-parent".to_owned())
+            .spawn(move || {
+                let mut child = match spawn_child(&mut command) {
+                    Ok((child, parts)) => {
+                        // The command holds copies of the child's ends.
+                        drop(command);
+                        let mut child = child;
+                        if started.send(Ok(parts)).is_err() {
+                            // Whoever wanted it has gone. The child is ours and not yet waited for.
+                            let _ = child.kill();
+                        }
+                        child
                     }
-                    child
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                        return;
+                    }
+                };
+                match child.wait() {
+                    Ok(status) => drop(end.send_replace(Some(status))),
+                    // The sender is dropped, which tells the same with less.
+                    Err(error) => tracing::error!(%error, "waiting for QEMU failed"),
                 }
-                Err(error) => {
-                    let _ = started.send(Err(error));
-                    return;
-                }
-            };
-            match child.wait() {
-                Ok(status) => drop(end.send_replace(Some(status))),
-                // The sender is dropped, which tells the same with less.
-                Err(error) => tracing::error!(%error, "waiting for QEMU failed"),
-            }
-        })?;
-        let (id, pidfd, stdout, stderr) =
-            start.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts QEMU panicked")))?;
-        Ok(Spawned { process: Self { pidfd, id, ended }, stdout, stderr })
+            })?;
+        let (id, pidfd, stdout, stderr) = start
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that starts QEMU panicked")))?;
+        Ok(Spawned {
+            process: Self { pidfd, id, ended },
+            stdout,
+            stderr,
+        })
     }
 
     /// Its process number.
@@ -87,7 +104,11 @@ impl Process {
     /// Resolves when it has ended. `None` if the system would not tell how.
     pub(crate) async fn ended(&self) -> Option<ExitStatus> {
         let mut ended = self.ended.clone();
-        ended.wait_for(Option::is_some).await.ok().and_then(|status| *status)
+        ended
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|status| *status)
     }
 }
 
@@ -113,7 +134,10 @@ fn spawn_child(command: &mut Command) -> io::Result<(Child, Parts)> {
 }
 
 fn parts(child: &mut Child) -> io::Result<Parts> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidData)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("the child has no output pipes"));
@@ -142,7 +166,9 @@ mod tests {
 
     async fn shell(script: &str) -> Spawned {
         let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        Process::spawn("sh".as_ref(), vec!["-c".into(), script.into()], stdin.into()).await.expect("sh starts")
+        Process::spawn("sh".as_ref(), vec!["-c".into(), script.into()], stdin.into())
+            .await
+            .expect("sh starts")
     }
 
     #[tokio::test]
@@ -157,7 +183,10 @@ mod tests {
     async fn missing_program_is_an_error() {
         let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let result = Process::spawn("/nonexistent/qemu".as_ref(), Vec::new(), stdin.into()).await;
-        assert_eq!(result.err().map(|error| error.kind()), Some(io::ErrorKind::NotFound));
+        assert_eq!(
+            result.err().map(|error| error.kind()),
+            Some(io::ErrorKind::NotFound)
+        );
     }
 
     #[tokio::test]
@@ -166,7 +195,10 @@ mod tests {
         let mut ended = process.ended.clone();
         drop(process);
         let told = tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some)).await;
-        assert_eq!(in_words(*told.expect("in time").expect("told")), "killed by signal 9");
+        assert_eq!(
+            in_words(*told.expect("in time").expect("told")),
+            "killed by signal 9"
+        );
     }
 
     #[tokio::test]

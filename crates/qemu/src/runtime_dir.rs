@@ -22,7 +22,10 @@ pub(crate) fn create(base: Option<&Path>) -> io::Result<tempfile::TempDir> {
         .tempdir_in(base)?;
     let socket = socket(dir.path(), "vsock");
     if socket.as_os_str().len() > MAX_SOCKET_PATH {
-        let problem = format!("{} is too long for a socket: choose a shorter runtime directory", socket.display());
+        let problem = format!(
+            "{} is too long for a socket: choose a shorter runtime directory",
+            socket.display()
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
     Ok(dir)
@@ -34,10 +37,17 @@ pub(crate) fn socket(dir: &Path, name: &str) -> PathBuf {
 }
 
 fn default_base() -> PathBuf {
-    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir()) {
+    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_dir())
+    {
         return dir;
     }
-    if rustix::process::geteuid().is_root() { "/run".into() } else { "/tmp".into() }
+    if rustix::process::geteuid().is_root() {
+        "/run".into()
+    } else {
+        "/tmp".into()
+    }
 }
 
 #[cfg(test)]

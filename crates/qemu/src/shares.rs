@@ -43,14 +43,20 @@ impl Shares {
     /// Withdraws it; what the guest still had open there is closed.
     pub(crate) async fn remove(&self, share: ShareId) {
         let name = share.to_string();
-        if timeout(WITHDRAW_LIMIT, self.exports.remove_and_wait(&name)).await.is_err() {
+        if timeout(WITHDRAW_LIMIT, self.exports.remove_and_wait(&name))
+            .await
+            .is_err()
+        {
             tracing::warn!(%share, "a withdrawn export's last request still runs");
         }
     }
 
     /// The shares on offer.
     pub(crate) fn live(&self) -> impl Iterator<Item = ShareId> {
-        self.exports.names().into_iter().filter_map(|name| name.parse().ok().map(ShareId))
+        self.exports
+            .names()
+            .into_iter()
+            .filter_map(|name| name.parse().ok().map(ShareId))
     }
 
     /// Serves every connection that comes, until dropped.

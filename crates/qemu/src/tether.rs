@@ -1,5 +1,8 @@
 //! Ties a child's life to the thread that starts it.
-#![allow(unsafe_code, reason = "the parent-death signal can only be asked for between fork and exec")]
+#![allow(
+    unsafe_code,
+    reason = "the parent-death signal can only be asked for between fork and exec"
+)]
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 

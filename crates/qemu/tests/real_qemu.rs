@@ -31,7 +31,9 @@ fn machine() -> QemuConfig {
 
 async fn started(config: QemuConfig) -> QemuBackend {
     let vm = QemuBackend::new(config).expect("prepared");
-    vm.start().await.expect("QEMU starts; is qemu-system-x86_64 installed?");
+    vm.start()
+        .await
+        .expect("QEMU starts; is qemu-system-x86_64 installed?");
     vm
 }
 
@@ -41,15 +43,27 @@ fn scratch() -> TempDir {
 
 fn raw_image(dir: &Path, name: &str, bytes: u64) -> PathBuf {
     let path = dir.join(name);
-    File::create(&path).expect("created").set_len(bytes).expect("sized");
+    File::create(&path)
+        .expect("created")
+        .set_len(bytes)
+        .expect("sized");
     path
 }
 
 /// An image made by `qemu-img`.
 fn image(dir: &Path, name: &str, options: &[&str]) -> PathBuf {
     let path = dir.join(name);
-    let made = Command::new("qemu-img").arg("create").arg("-q").args(options).arg(&path).arg("8M").status();
-    assert!(made.expect("qemu-img is installed").success(), "qemu-img makes {name}");
+    let made = Command::new("qemu-img")
+        .arg("create")
+        .arg("-q")
+        .args(options)
+        .arg(&path)
+        .arg("8M")
+        .status();
+    assert!(
+        made.expect("qemu-img is installed").success(),
+        "qemu-img makes {name}"
+    );
     path
 }
 
@@ -63,7 +77,9 @@ fn attach(controller: u8, lun: u8, path: &Path, read_only: bool) -> HostRequest 
 }
 
 fn detach(controller: u8, lun: u8) -> HostRequest {
-    HostRequest::DetachScsi { address: ScsiAddress { controller, lun } }
+    HostRequest::DetachScsi {
+        address: ScsiAddress { controller, lun },
+    }
 }
 
 async fn assert_empty(vm: &QemuBackend) {
@@ -79,22 +95,48 @@ async fn every_image_format_goes_in_and_out() {
         (raw_image(dir.path(), "a.raw", 8 << 20), ImageFormat::Raw),
         (image(dir.path(), "b.qcow2", &["-f", "qcow2"]), ImageFormat::Qcow2),
         (image(dir.path(), "c.vhdx", &["-f", "vhdx"]), ImageFormat::Vhdx),
-        (image(dir.path(), "d.vhd", &["-f", "vpc"]), ImageFormat::VhdDynamic),
-        (image(dir.path(), "e.vhd", &["-f", "vpc", "-o", "subformat=fixed,force_size"]), ImageFormat::VhdFixed),
+        (
+            image(dir.path(), "d.vhd", &["-f", "vpc"]),
+            ImageFormat::VhdDynamic,
+        ),
+        (
+            image(
+                dir.path(),
+                "e.vhd",
+                &["-f", "vpc", "-o", "subformat=fixed,force_size"],
+            ),
+            ImageFormat::VhdFixed,
+        ),
     ];
     for (path, format) in &images {
         let facts = probe(path).expect("read");
-        assert_eq!((facts.format, &facts.problem), (*format, &None), "{}", path.display());
+        assert_eq!(
+            (facts.format, &facts.problem),
+            (*format, &None),
+            "{}",
+            path.display()
+        );
         for read_only in [true, false] {
             let begun = Instant::now();
-            vm.perform(&attach(0, 7, path, read_only)).await.expect("attached");
+            vm.perform(&attach(0, 7, path, read_only))
+                .await
+                .expect("attached");
             let attached = begun.elapsed();
             let devices = vm.devices().await.expect("listed");
-            assert_eq!(devices.scsi, BTreeSet::from([ScsiAddress { controller: 0, lun: 7 }]));
+            assert_eq!(
+                devices.scsi,
+                BTreeSet::from([ScsiAddress {
+                    controller: 0,
+                    lun: 7
+                }])
+            );
             assert!(devices.leftovers.is_empty(), "{devices:?}");
             let begun = Instant::now();
             vm.perform(&detach(0, 7)).await.expect("detached");
-            println!("{format}, read-only {read_only}: in {attached:?}, out {:?}", begun.elapsed());
+            println!(
+                "{format}, read-only {read_only}: in {attached:?}, out {:?}",
+                begun.elapsed()
+            );
             assert_empty(&vm).await;
         }
     }
@@ -119,9 +161,17 @@ async fn sizes_agree_with_what_qemu_itself_reads() {
 async fn removal_of_what_is_not_there_is_no_error() {
     let vm = started(machine()).await;
     vm.perform(&detach(3, 63)).await.expect("harmless");
-    vm.perform(&HostRequest::RemoveShare { share: ShareId(4) }).await.expect("harmless");
-    vm.perform(&HostRequest::DetachVpmem { index: 0 }).await.expect("harmless");
-    vm.perform(&HostRequest::DeleteFile { path: "/nonexistent/file".into() }).await.expect("harmless");
+    vm.perform(&HostRequest::RemoveShare { share: ShareId(4) })
+        .await
+        .expect("harmless");
+    vm.perform(&HostRequest::DetachVpmem { index: 0 })
+        .await
+        .expect("harmless");
+    vm.perform(&HostRequest::DeleteFile {
+        path: "/nonexistent/file".into(),
+    })
+    .await
+    .expect("harmless");
     vm.stop().await.expect("stopped");
 }
 
@@ -160,7 +210,10 @@ async fn all_256_places_fill_side_by_side_and_empty_again() {
 #[tokio::test]
 async fn taken_place_is_refused_and_its_holder_stays() {
     let dir = scratch();
-    let (one, two) = (raw_image(dir.path(), "1.raw", 1 << 20), raw_image(dir.path(), "2.raw", 1 << 20));
+    let (one, two) = (
+        raw_image(dir.path(), "1.raw", 1 << 20),
+        raw_image(dir.path(), "2.raw", 1 << 20),
+    );
     let vm = started(machine()).await;
     vm.perform(&attach(1, 1, &one, false)).await.expect("attached");
     let error = vm.perform(&attach(1, 1, &two, false)).await.expect_err("taken");
@@ -177,12 +230,23 @@ async fn refused_attach_leaves_nothing() {
     let vm = started(machine()).await;
     vm.perform(&attach(0, 0, &path, false)).await.expect("attached");
     // The device, not the block node, is refused: two writers on one file.
-    let error = vm.perform(&attach(0, 1, &path, false)).await.expect_err("one writer only").to_string();
+    let error = vm
+        .perform(&attach(0, 1, &path, false))
+        .await
+        .expect_err("one writer only")
+        .to_string();
     assert!(error.contains("lock"), "{error}");
     let devices = vm.devices().await.expect("listed");
-    assert_eq!((devices.scsi.len(), devices.leftovers.len()), (1, 0), "{devices:?}");
+    assert_eq!(
+        (devices.scsi.len(), devices.leftovers.len()),
+        (1, 0),
+        "{devices:?}"
+    );
     // The file is gone meanwhile: QEMU is not even asked.
-    let error = vm.perform(&attach(0, 2, &dir.path().join("none.raw"), false)).await.expect_err("no file");
+    let error = vm
+        .perform(&attach(0, 2, &dir.path().join("none.raw"), false))
+        .await
+        .expect_err("no file");
     assert!(matches!(error, BackendError::Io { .. }), "{error}");
 }
 
@@ -202,7 +266,13 @@ async fn damaged_or_foreign_image_is_refused_in_plain_words() {
         &["-f", "qcow2", "-F", "qcow2", "-b", base.to_str().expect("UTF-8")],
     );
     let pipe = dir.path().join("pipe.raw");
-    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("mkfifo runs")
+            .success()
+    );
     for (path, words) in [
         (damaged, "headers are damaged"),
         (backed, "backing file"),
@@ -210,8 +280,15 @@ async fn damaged_or_foreign_image_is_refused_in_plain_words() {
         (raw_image(dir.path(), "empty.raw", 0), "empty"),
         (pipe, "neither a regular file"),
     ] {
-        let error = vm.perform(&attach(0, 0, &path, true)).await.expect_err("refused").to_string();
-        assert!(error.contains(words) && error.contains(path.to_str().expect("UTF-8")), "{error}");
+        let error = vm
+            .perform(&attach(0, 0, &path, true))
+            .await
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(words) && error.contains(path.to_str().expect("UTF-8")),
+            "{error}"
+        );
     }
     assert_empty(&vm).await;
 }
@@ -221,8 +298,16 @@ async fn image_file_is_no_physical_disk() {
     let dir = scratch();
     let vm = started(machine()).await;
     let path = raw_image(dir.path(), "a.raw", 4096);
-    let address = ScsiAddress { controller: 0, lun: 0 };
-    let request = HostRequest::AttachScsi { address, path, kind: DiskKind::Physical, read_only: false };
+    let address = ScsiAddress {
+        controller: 0,
+        lun: 0,
+    };
+    let request = HostRequest::AttachScsi {
+        address,
+        path,
+        kind: DiskKind::Physical,
+        read_only: false,
+    };
     let error = vm.perform(&request).await.expect_err("refused").to_string();
     assert!(error.contains("no block device"), "{error}");
 }
@@ -240,9 +325,16 @@ async fn shares_come_and_go() {
     vm.perform(&add(1)).await.expect("shared");
     vm.perform(&add(2)).await.expect("shared");
     assert!(vm.perform(&add(2)).await.is_err(), "the name is taken");
-    assert_eq!(vm.devices().await.expect("listed").shares, BTreeSet::from([ShareId(1), ShareId(2)]));
+    assert_eq!(
+        vm.devices().await.expect("listed").shares,
+        BTreeSet::from([ShareId(1), ShareId(2)])
+    );
     for share in [1, 2, 2] {
-        vm.perform(&HostRequest::RemoveShare { share: ShareId(share) }).await.expect("withdrawn");
+        vm.perform(&HostRequest::RemoveShare {
+            share: ShareId(share),
+        })
+        .await
+        .expect("withdrawn");
     }
     assert_empty(&vm).await;
 }
@@ -256,13 +348,25 @@ async fn death_is_noticed_at_once_by_all_who_wait_and_all_who_come_later() {
     });
     let pid = vm.process_id().expect("started").to_string();
     let begun = Instant::now();
-    assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
+    assert!(
+        Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .expect("kill runs")
+            .success()
+    );
     let exit = waiting.await.expect("no panic");
     println!("death noticed after {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!((exit.expected, exit.status.as_str()), (false, "killed by signal 9"));
+    assert_eq!(
+        (exit.expected, exit.status.as_str()),
+        (false, "killed by signal 9")
+    );
     assert!(matches!(vm.devices().await, Err(BackendError::Gone(_))));
-    assert!(matches!(vm.perform(&detach(0, 0)).await, Err(BackendError::Gone(_))));
+    assert!(matches!(
+        vm.perform(&detach(0, 0)).await,
+        Err(BackendError::Gone(_))
+    ));
     assert_eq!(vm.stop().await.expect("stopped"), exit);
     assert!(!vm.runtime_dir().exists());
 }
@@ -272,7 +376,9 @@ async fn qemus_own_words_tell_why_it_did_not_start() {
     let mut config = machine();
     config.kernel = Some("/nonexistent/vmlinux".into());
     let vm = QemuBackend::new(config).expect("prepared");
-    let Err(BackendError::Gone(exit)) = vm.start().await else { panic!("no such kernel") };
+    let Err(BackendError::Gone(exit)) = vm.start().await else {
+        panic!("no such kernel")
+    };
     assert!(exit.message.contains("/nonexistent/vmlinux"), "{exit}");
     assert_eq!(exit.status, "exited with status 1");
     assert!(!vm.stop().await.expect("stopped").expected);
@@ -280,7 +386,11 @@ async fn qemus_own_words_tell_why_it_did_not_start() {
 
 #[tokio::test]
 async fn missing_program_is_named_and_nothing_waits_for_ever() {
-    let vm = QemuBackend::new(QemuConfig { program: "/nonexistent/qemu".into(), ..machine() }).expect("prepared");
+    let vm = QemuBackend::new(QemuConfig {
+        program: "/nonexistent/qemu".into(),
+        ..machine()
+    })
+    .expect("prepared");
     let error = vm.start().await.expect_err("no such program").to_string();
     assert!(error.contains("/nonexistent/qemu"), "{error}");
     assert!(vm.exited().await.status.contains("could not be started"));
@@ -295,7 +405,10 @@ async fn stopping_frees_everything_and_can_be_repeated() {
     let begun = Instant::now();
     let exit = vm.stop().await.expect("stopped");
     println!("stopped after {:?}", begun.elapsed());
-    assert!(exit.expected && exit.status.starts_with("exited with status 0"), "{exit}");
+    assert!(
+        exit.expected && exit.status.starts_with("exited with status 0"),
+        "{exit}"
+    );
     assert_eq!(vm.stop().await.expect("harmless"), exit);
     assert!(!Path::new(&format!("/proc/{pid}")).exists() && !dir.exists());
     let never = QemuBackend::new(machine()).expect("prepared");
@@ -338,14 +451,36 @@ async fn persistent_memory_goes_in_and_says_honestly_that_it_stays() {
     let mut config = machine();
     config.limits.vpmem_devices = 4;
     let vm = started(config).await;
-    let path = image(dir.path(), "layer.vhd", &["-f", "vpc", "-o", "subformat=fixed,force_size"]);
-    vm.perform(&HostRequest::AttachVpmem { index: 2, path: path.clone() }).await.expect("attached");
+    let path = image(
+        dir.path(),
+        "layer.vhd",
+        &["-f", "vpc", "-o", "subformat=fixed,force_size"],
+    );
+    vm.perform(&HostRequest::AttachVpmem {
+        index: 2,
+        path: path.clone(),
+    })
+    .await
+    .expect("attached");
     assert_eq!(vm.devices().await.expect("listed").vpmem, BTreeSet::from([2]));
-    let error = vm.perform(&HostRequest::DetachVpmem { index: 2 }).await.expect_err("QEMU cannot");
+    let error = vm
+        .perform(&HostRequest::DetachVpmem { index: 2 })
+        .await
+        .expect_err("QEMU cannot");
     println!("{error}");
     assert!(matches!(error, BackendError::Unsupported(_)), "{error}");
-    assert_eq!(vm.devices().await.expect("listed").vpmem, BTreeSet::from([2]), "told as it is");
-    let error = vm.perform(&HostRequest::AttachVpmem { index: 4, path }).await.expect_err("only four");
-    assert!(error.to_string().contains("4 persistent-memory devices"), "{error}");
+    assert_eq!(
+        vm.devices().await.expect("listed").vpmem,
+        BTreeSet::from([2]),
+        "told as it is"
+    );
+    let error = vm
+        .perform(&HostRequest::AttachVpmem { index: 4, path })
+        .await
+        .expect_err("only four");
+    assert!(
+        error.to_string().contains("4 persistent-memory devices"),
+        "{error}"
+    );
     vm.stop().await.expect("stopped");
 }

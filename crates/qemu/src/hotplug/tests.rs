@@ -11,7 +11,10 @@ use tokio::{
 
 use super::*;
 
-const HERE: ScsiAddress = ScsiAddress { controller: 0, lun: 5 };
+const HERE: ScsiAddress = ScsiAddress {
+    controller: 0,
+    lun: 5,
+};
 const IN_USE: &str = "Node 'disk-0-5' is busy: node is used as backing hd";
 
 /// What the scripted QEMU does with a command.
@@ -36,7 +39,9 @@ impl Scripted {
         let (near, far) = tokio::io::duplex(1 << 16);
         let seen = Arc::new(Mutex::new(Vec::new()));
         tokio::spawn(play(BufReader::new(far), script, Arc::clone(&seen)));
-        let qmp = QmpClient::connect(near, Duration::from_secs(5)).await.expect("connected");
+        let qmp = QmpClient::connect(near, Duration::from_secs(5))
+            .await
+            .expect("connected");
         Self { qmp, seen }
     }
 
@@ -45,7 +50,11 @@ impl Scripted {
     }
 }
 
-async fn play(mut far: BufReader<DuplexStream>, script: Vec<(&'static str, Reaction)>, seen: Arc<Mutex<Vec<String>>>) {
+async fn play(
+    mut far: BufReader<DuplexStream>,
+    script: Vec<(&'static str, Reaction)>,
+    seen: Arc<Mutex<Vec<String>>>,
+) {
     far.write_all(b"{\"QMP\": {}}\n").await.expect("greeting");
     let mut script = script.into_iter();
     let mut line = String::new();
@@ -77,7 +86,9 @@ async fn play(mut far: BufReader<DuplexStream>, script: Vec<(&'static str, React
             if line.get("event").is_none() {
                 line["id"] = request["id"].clone();
             }
-            far.write_all(format!("{line}\n").as_bytes()).await.expect("write");
+            far.write_all(format!("{line}\n").as_bytes())
+                .await
+                .expect("write");
         }
     }
 }
@@ -98,7 +109,10 @@ fn not_found() -> Reaction {
 async fn refused_device_leaves_no_block_node_behind() {
     let vm = Scripted::new(vec![
         ("blockdev-add", ok()),
-        ("device_add", Reaction::Refuse("GenericError", "Bus 'scsi0.0' not found")),
+        (
+            "device_add",
+            Reaction::Refuse("GenericError", "Bus 'scsi0.0' not found"),
+        ),
         ("device_del", not_found()),
         ("blockdev-del", ok()),
     ])
@@ -124,7 +138,10 @@ async fn undoing_that_fails_is_told_beside_the_first_failure() {
         ("device_del", Reaction::Refuse("GenericError", "second")),
     ])
     .await;
-    let error = attach_scsi(&vm.qmp, HERE, json!({})).await.expect_err("refused").to_string();
+    let error = attach_scsi(&vm.qmp, HERE, json!({}))
+        .await
+        .expect_err("refused")
+        .to_string();
     assert!(error.starts_with("first") && error.ends_with("second"), "{error}");
 }
 
@@ -144,7 +161,10 @@ async fn removal_waits_for_a_late_event_and_not_for_a_strangers() {
         ("qom-list", Reaction::Answer(json!([{ "name": "scsi-0-5" }]))),
     ])
     .await;
-    assert!(matches!(detach_scsi(&vm.qmp, HERE).await, Err(QmpError::TimedOut { .. })));
+    assert!(matches!(
+        detach_scsi(&vm.qmp, HERE).await,
+        Err(QmpError::TimedOut { .. })
+    ));
 }
 
 #[tokio::test]
@@ -206,18 +226,20 @@ async fn node_that_is_busy_for_a_moment_is_tried_again() {
 #[tokio::test]
 async fn death_in_the_middle_ends_the_step_at_once() {
     let vm = Scripted::new(vec![("blockdev-add", ok()), ("device_add", Reaction::Die)]).await;
-    assert!(matches!(attach_scsi(&vm.qmp, HERE, json!({})).await, Err(QmpError::Closed(_))));
+    assert!(matches!(
+        attach_scsi(&vm.qmp, HERE, json!({})).await,
+        Err(QmpError::Closed(_))
+    ));
     let vm = Scripted::new(vec![("device_del", Reaction::Die)]).await;
-    assert!(matches!(detach_scsi(&vm.qmp, HERE).await, Err(QmpError::Closed(_))));
+    assert!(matches!(
+        detach_scsi(&vm.qmp, HERE).await,
+        Err(QmpError::Closed(_))
+    ));
 }
 
 #[tokio::test]
 async fn death_while_waiting_for_the_event_ends_the_wait() {
-    let vm = Scripted::new(vec![
-        ("device_del", ok()),
-        ("quit", Reaction::Die),
-    ])
-    .await;
+    let vm = Scripted::new(vec![("device_del", ok()), ("quit", Reaction::Die)]).await;
     let (removed, _) = tokio::join!(detach_scsi(&vm.qmp, HERE), async {
         sleep(Duration::from_millis(50)).await;
         vm.qmp.execute("quit", Value::Null, COMMAND_LIMIT).await

@@ -9,7 +9,11 @@ const fn table() -> [u32; 256] {
         let mut value = index as u32;
         let mut bit = 0;
         while bit < 8 {
-            value = if value & 1 == 1 { (value >> 1) ^ 0x82f6_3b78 } else { value >> 1 };
+            value = if value & 1 == 1 {
+                (value >> 1) ^ 0x82f6_3b78
+            } else {
+                value >> 1
+            };
             bit += 1;
         }
         table[index] = value;
@@ -23,7 +27,11 @@ const fn table() -> [u32; 256] {
 pub(super) fn checksum_without(bytes: &[u8], zeroed: usize) -> u32 {
     let mut crc = u32::MAX;
     for (offset, byte) in bytes.iter().enumerate() {
-        let byte = if (zeroed..zeroed.saturating_add(4)).contains(&offset) { 0 } else { *byte };
+        let byte = if (zeroed..zeroed.saturating_add(4)).contains(&offset) {
+            0
+        } else {
+            *byte
+        };
         crc = (crc >> 8) ^ TABLE[usize::from((crc as u8) ^ byte)];
     }
     !crc
@@ -40,6 +48,9 @@ mod tests {
 
     #[test]
     fn own_checksum_field_does_not_count() {
-        assert_eq!(checksum_without(&[1, 2, 3, 4, 5], 1), checksum_without(&[1, 9, 9, 9, 9], 1));
+        assert_eq!(
+            checksum_without(&[1, 2, 3, 4, 5], 1),
+            checksum_without(&[1, 9, 9, 9, 9], 1)
+        );
     }
 }

@@ -22,7 +22,12 @@ enum Claim {
 }
 
 fn claim(path: &Path) -> Claim {
-    match path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).as_deref() {
+    match path
+        .extension()
+        .and_then(OsStr::to_str)
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
         Some("vhd" | "vhdx" | "qcow2") => Claim::Container,
         Some("raw" | "img" | "ext4" | "erofs" | "squashfs" | "iso" | "bin") => Claim::Raw,
         _ => Claim::Nothing,
@@ -35,11 +40,16 @@ fn claim(path: &Path) -> Claim {
 /// The file cannot be opened or read, or is neither a regular file nor a block device. An image that is
 /// damaged, or that needs another file, is no error here: see [`ImageFacts::problem`].
 pub fn probe(path: &Path) -> Result<ImageFacts, ImageError> {
-    let read = |source| ImageError::Read { path: path.to_owned(), source };
+    let read = |source| ImageError::Read {
+        path: path.to_owned(),
+        source,
+    };
     // The kind is looked at first: opening a pipe would wait for its other end.
     let kind = std::fs::metadata(path).map_err(read)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
-        return Err(ImageError::WrongKind { path: path.to_owned() });
+        return Err(ImageError::WrongKind {
+            path: path.to_owned(),
+        });
     }
     let mut file = File::open(path).map_err(read)?;
     let length = file.seek(SeekFrom::End(0)).map_err(read)?;
@@ -60,7 +70,12 @@ fn examine(image: &mut (impl Read + Seek), length: u64, claim: Claim) -> io::Res
             Ok(size) => (size, None),
             Err(problem) => (0, Some(problem)),
         };
-        ImageFacts { format, virtual_size_bytes, file_size_bytes: length, problem }
+        ImageFacts {
+            format,
+            virtual_size_bytes,
+            file_size_bytes: length,
+            problem,
+        }
     };
     if length == 0 {
         return Ok(facts(ImageFormat::Raw, Err("the file is empty".to_owned())));
@@ -72,7 +87,10 @@ fn examine(image: &mut (impl Read + Seek), length: u64, claim: Claim) -> io::Res
     let container = if head.starts_with(vhdx::SIGNATURE) {
         Some((ImageFormat::Vhdx, examine_vhdx(image, length)?))
     } else if head.starts_with(qcow2::MAGIC) {
-        Some((ImageFormat::Qcow2, qcow2::virtual_size(&head[..head.len().min(qcow2::HEADER_LEN)])))
+        Some((
+            ImageFormat::Qcow2,
+            qcow2::virtual_size(&head[..head.len().min(qcow2::HEADER_LEN)]),
+        ))
     } else {
         examine_vhd(image, length, &head)?
     };
@@ -107,22 +125,31 @@ fn examine_vhd(
     let tail = read_up_to(image, data_end, vhd::FOOTER_LEN)?;
     // A dynamic disk keeps a copy of its footer in front, and may have lost the one at the end.
     let at_end = tail.starts_with(vhd::COOKIE);
-    let (Some(bytes), true) =
-        (array(if at_end { &tail } else { head }, 0), at_end || head.starts_with(vhd::COOKIE))
-    else {
+    let (Some(bytes), true) = (
+        array(if at_end { &tail } else { head }, 0),
+        at_end || head.starts_with(vhd::COOKIE),
+    ) else {
         return Ok(None);
     };
-    let fallback = if head.starts_with(vhd::COOKIE) { ImageFormat::VhdDynamic } else { ImageFormat::VhdFixed };
+    let fallback = if head.starts_with(vhd::COOKIE) {
+        ImageFormat::VhdDynamic
+    } else {
+        ImageFormat::VhdFixed
+    };
     let footer = match vhd::footer(&bytes) {
         Ok(footer) => footer,
         Err(problem) => return Ok(Some((fallback, Err(problem)))),
     };
     match footer.kind {
-        vhd::Kind::Fixed if !at_end => {
-            Ok(Some((ImageFormat::VhdFixed, Err("the fixed VHD's footer is not at its end".to_owned()))))
-        }
+        vhd::Kind::Fixed if !at_end => Ok(Some((
+            ImageFormat::VhdFixed,
+            Err("the fixed VHD's footer is not at its end".to_owned()),
+        ))),
         vhd::Kind::Fixed if footer.current_size > data_end => {
-            let problem = format!("the VHD states {} bytes but holds {data_end}", footer.current_size);
+            let problem = format!(
+                "the VHD states {} bytes but holds {data_end}",
+                footer.current_size
+            );
             Ok(Some((ImageFormat::VhdFixed, Err(problem))))
         }
         vhd::Kind::Fixed => Ok(Some((ImageFormat::VhdFixed, Ok(footer.current_size)))),
@@ -161,7 +188,9 @@ fn examine_vhdx(image: &mut (impl Read + Seek), length: u64) -> io::Result<Resul
         Err(problem) => return Ok(Err(problem)),
     };
     let mut item = |at: u32| -> io::Result<Option<[u8; 8]>> {
-        let Some(at) = offset.checked_add(u64::from(at)) else { return Ok(None) };
+        let Some(at) = offset.checked_add(u64::from(at)) else {
+            return Ok(None);
+        };
         Ok(array(&read_up_to(image, at, 8)?, 0))
     };
     match (item(items.file_parameters)?, item(items.virtual_size)?) {
@@ -205,13 +234,18 @@ mod tests {
     #[test]
     fn fixed_vhd_shows_the_guest_its_data_but_not_its_footer() {
         let facts = examined(fixed_vhd(8192, 8192), Claim::Container);
-        assert_eq!((facts.format, facts.virtual_size_bytes), (ImageFormat::VhdFixed, 8192));
+        assert_eq!(
+            (facts.format, facts.virtual_size_bytes),
+            (ImageFormat::VhdFixed, 8192)
+        );
         assert_eq!((facts.file_size_bytes, facts.problem), (8704, None));
     }
 
     #[test]
     fn fixed_vhd_that_states_more_than_it_holds_is_refused() {
-        let problem = examined(fixed_vhd(8192, 16384), Claim::Container).problem.expect("refused");
+        let problem = examined(fixed_vhd(8192, 16384), Claim::Container)
+            .problem
+            .expect("refused");
         assert!(problem.contains("16384") && problem.contains("8192"), "{problem}");
     }
 
@@ -220,16 +254,27 @@ mod tests {
         let mut bytes = sample_header(1 << 40).to_vec();
         bytes.resize(8192, 0);
         let facts = examined(bytes.clone(), Claim::Raw);
-        assert_eq!((facts.format, facts.virtual_size_bytes, facts.problem), (ImageFormat::Raw, 8192, None));
+        assert_eq!(
+            (facts.format, facts.virtual_size_bytes, facts.problem),
+            (ImageFormat::Raw, 8192, None)
+        );
         // Where the name says nothing, nobody can tell: refused, not guessed.
         let facts = examined(bytes, Claim::Nothing);
-        assert!(facts.problem.expect("refused").contains("name it .vhd, .vhdx or .qcow2"));
+        assert!(
+            facts
+                .problem
+                .expect("refused")
+                .contains("name it .vhd, .vhdx or .qcow2")
+        );
     }
 
     #[test]
     fn raw_image_with_a_footer_in_it_stays_raw_and_whole() {
         let facts = examined(fixed_vhd(8192, 4096), Claim::Nothing);
-        assert_eq!((facts.format, facts.virtual_size_bytes, facts.problem), (ImageFormat::Raw, 8704, None));
+        assert_eq!(
+            (facts.format, facts.virtual_size_bytes, facts.problem),
+            (ImageFormat::Raw, 8704, None)
+        );
     }
 
     #[test]
@@ -255,8 +300,14 @@ mod tests {
     #[test]
     fn pipes_and_directories_are_refused_without_waiting() {
         assert!(matches!(probe(Path::new("/")), Err(ImageError::WrongKind { .. })));
-        assert!(matches!(probe(Path::new("/dev/null")), Err(ImageError::WrongKind { .. })));
-        assert!(matches!(probe(Path::new("/nonexistent")), Err(ImageError::Read { .. })));
+        assert!(matches!(
+            probe(Path::new("/dev/null")),
+            Err(ImageError::WrongKind { .. })
+        ));
+        assert!(matches!(
+            probe(Path::new("/nonexistent")),
+            Err(ImageError::Read { .. })
+        ));
     }
 
     proptest! {

@@ -27,7 +27,9 @@ pub(super) fn virtual_size(header: &[u8]) -> Result<u64, String> {
     }
     let cluster_bits = be_u32(header, 20).ok_or_else(cut)?;
     if !(9..=21).contains(&cluster_bits) {
-        return Err(format!("the qcow2 header states clusters of 2^{cluster_bits} bytes"));
+        return Err(format!(
+            "the qcow2 header states clusters of 2^{cluster_bits} bytes"
+        ));
     }
     let size = be_u64(header, 24).ok_or_else(cut)?;
     if size == 0 || size > i64::MAX as u64 {

@@ -44,19 +44,33 @@ pub(super) fn footer(bytes: &[u8; FOOTER_LEN]) -> Result<Footer, String> {
     }
     match be_u32(bytes, 12) {
         Some(VERSION_1) => {}
-        version => return Err(format!("the VHD footer has version {:#x}", version.unwrap_or_default())),
+        version => {
+            return Err(format!(
+                "the VHD footer has version {:#x}",
+                version.unwrap_or_default()
+            ));
+        }
     }
     let kind = match be_u32(bytes, 60) {
         Some(2) => Kind::Fixed,
         Some(3) => Kind::Dynamic,
         Some(4) => return Err("it is a differencing VHD: its data lies in another file".to_owned()),
-        other => return Err(format!("the VHD footer has disk type {}", other.unwrap_or_default())),
+        other => {
+            return Err(format!(
+                "the VHD footer has disk type {}",
+                other.unwrap_or_default()
+            ));
+        }
     };
     let current_size = be_u64(bytes, 48).unwrap_or_default();
-    if current_size == 0 || current_size % SECTOR != 0 || current_size > MAX_SIZE {
+    if current_size == 0 || !current_size.is_multiple_of(SECTOR) || current_size > MAX_SIZE {
         return Err(format!("the VHD footer states a size of {current_size} bytes"));
     }
-    Ok(Footer { kind, current_size, data_offset: be_u64(bytes, 16).unwrap_or_default() })
+    Ok(Footer {
+        kind,
+        current_size,
+        data_offset: be_u64(bytes, 16).unwrap_or_default(),
+    })
 }
 
 /// Checks a dynamic disk's header.
@@ -69,7 +83,10 @@ pub(super) fn dynamic_header(bytes: &[u8; DYNAMIC_HEADER_LEN]) -> Result<(), Str
     }
     match be_u32(bytes, 32) {
         Some(block) if block.is_power_of_two() && block >= 512 => Ok(()),
-        block => Err(format!("the dynamic VHD states blocks of {} bytes", block.unwrap_or_default())),
+        block => Err(format!(
+            "the dynamic VHD states blocks of {} bytes",
+            block.unwrap_or_default()
+        )),
     }
 }
 
@@ -110,7 +127,11 @@ pub(super) mod tests {
 
     #[test]
     fn differencing_disk_is_refused_as_its_parent_is_another_file() {
-        assert!(footer(&sample_footer(4, 1 << 20)).unwrap_err().contains("differencing"));
+        assert!(
+            footer(&sample_footer(4, 1 << 20))
+                .unwrap_err()
+                .contains("differencing")
+        );
     }
 
     #[test]
@@ -122,7 +143,11 @@ pub(super) mod tests {
 
     #[test]
     fn sizes_that_are_no_whole_sectors_are_refused() {
-        assert!(footer(&sample_footer(2, 1000)).unwrap_err().contains("1000 bytes"));
+        assert!(
+            footer(&sample_footer(2, 1000))
+                .unwrap_err()
+                .contains("1000 bytes")
+        );
         assert!(footer(&sample_footer(2, 0)).is_err());
         assert!(footer(&sample_footer(2, u64::MAX - 511)).is_err());
     }

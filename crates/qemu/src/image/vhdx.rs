@@ -81,7 +81,7 @@ pub(super) fn virtual_size(file_parameters: [u8; 8], size: [u8; 8]) -> Result<u6
         return Err("it is a differencing VHDX: its data lies in another file".to_owned());
     }
     let size = u64::from_le_bytes(size);
-    if size == 0 || size % 512 != 0 || size > MAX_SIZE {
+    if size == 0 || !size.is_multiple_of(512) || size > MAX_SIZE {
         return Err(format!("the VHDX states a size of {size} bytes"));
     }
     Ok(size)
@@ -94,7 +94,11 @@ mod tests {
     #[test]
     fn differencing_disk_is_refused() {
         let parameters = [0, 0, 0, 2, 2, 0, 0, 0];
-        assert!(virtual_size(parameters, (1u64 << 30).to_le_bytes()).unwrap_err().contains("differencing"));
+        assert!(
+            virtual_size(parameters, (1u64 << 30).to_le_bytes())
+                .unwrap_err()
+                .contains("differencing")
+        );
     }
 
     #[test]

@@ -114,8 +114,15 @@ impl QmpClient {
                 }
             }
         });
-        let client = Self { commands, shared, reader, writer };
-        tokio::time::timeout(limit, client.reached(Phase::Greeted)).await.map_err(|_| timed_out(limit))?;
+        let client = Self {
+            commands,
+            shared,
+            reader,
+            writer,
+        };
+        tokio::time::timeout(limit, client.reached(Phase::Greeted))
+            .await
+            .map_err(|_| timed_out(limit))?;
         client.execute("qmp_capabilities", Value::Null, limit).await?;
         Ok(client)
     }
@@ -131,7 +138,10 @@ impl QmpClient {
             }
             state.waiting.insert(id, sender);
         }
-        let _forget = Forget { shared: &self.shared, id };
+        let _forget = Forget {
+            shared: &self.shared,
+            id,
+        };
         let line = message::command(name, &arguments, id);
         tracing::trace!(id, name, "QMP command");
         let exchange = async {
@@ -140,7 +150,9 @@ impl QmpClient {
             }
             receiver.await.unwrap_or_else(|_| Err(self.why_closed()))
         };
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(timed_out(limit)))
+        tokio::time::timeout(limit, exchange)
+            .await
+            .unwrap_or_else(|_| Err(timed_out(limit)))
     }
 
     /// Every event from now on.
@@ -166,7 +178,11 @@ impl QmpClient {
     }
 
     fn why_closed(&self) -> QmpError {
-        self.shared.state().closed.clone().unwrap_or(QmpError::Closed(None))
+        self.shared
+            .state()
+            .closed
+            .clone()
+            .unwrap_or(QmpError::Closed(None))
     }
 }
 
@@ -195,7 +211,11 @@ async fn read_lines(input: impl AsyncRead + Unpin, shared: &Shared) -> Option<St
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut input).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
+        match (&mut input)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)
+            .await
+        {
             Ok(0) => return None,
             Ok(_) if line.last() == Some(&b'\n') => {}
             Ok(length) if length as u64 == MAX_LINE_BYTES => {
@@ -241,7 +261,9 @@ async fn read_lines(input: impl AsyncRead + Unpin, shared: &Shared) -> Option<St
 }
 
 fn timed_out(limit: Duration) -> QmpError {
-    QmpError::TimedOut { limit_ms: limit.as_millis().try_into().unwrap_or(u64::MAX) }
+    QmpError::TimedOut {
+        limit_ms: limit.as_millis().try_into().unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]
@@ -261,7 +283,9 @@ mod tests {
         let (client, ()) = tokio::join!(QmpClient::connect(near, LIMIT), async {
             far.write_all(GREETING).await.expect("write");
             assert_eq!(next(&mut far).await["execute"], "qmp_capabilities");
-            far.write_all(b"{\"return\": {}, \"id\": 1}\r\n").await.expect("write");
+            far.write_all(b"{\"return\": {}, \"id\": 1}\r\n")
+                .await
+                .expect("write");
         });
         (client.expect("connected"), far)
     }
@@ -281,7 +305,9 @@ mod tests {
             let (a, b) = (next(&mut far).await, next(&mut far).await);
             for request in [b, a] {
                 let answer = json!({ "return": request["execute"], "id": request["id"] });
-                far.write_all(format!("{answer}\n").as_bytes()).await.expect("write");
+                far.write_all(format!("{answer}\n").as_bytes())
+                    .await
+                    .expect("write");
             }
         };
         let (first, second, ()) = tokio::join!(first, second, server);
@@ -297,7 +323,10 @@ mod tests {
             drop(far);
         });
         assert!(matches!(result, Err(QmpError::Closed(None))), "{result:?}");
-        assert!(matches!(client.execute("b", Value::Null, LIMIT).await, Err(QmpError::Closed(_))));
+        assert!(matches!(
+            client.execute("b", Value::Null, LIMIT).await,
+            Err(QmpError::Closed(_))
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -316,7 +345,9 @@ mod tests {
             let chunk = vec![b'x'; 1 << 16];
             while far.write_all(&chunk).await.is_ok() {}
         });
-        let Err(QmpError::Closed(Some(why))) = result else { panic!("{result:?}") };
+        let Err(QmpError::Closed(Some(why))) = result else {
+            panic!("{result:?}")
+        };
         assert!(why.contains("more than"), "{why}");
     }
 
