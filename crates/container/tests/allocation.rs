@@ -1,5 +1,7 @@
 //! Allocation and release on a fake VM: all or nothing, and nothing left, whatever fails.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fake_pod;
 
 use std::{sync::Arc, time::Duration};

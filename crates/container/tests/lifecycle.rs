@@ -1,5 +1,7 @@
 //! A container's life on a fake VM: streams, statuses, signals, deletion.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod fake_pod;
 
 use cofferdam_backend::fake::{FakeProgram, FaultPoint, GuestStep, ProgramFor};

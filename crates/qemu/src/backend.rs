@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use cofferdam_backend::{Backend, BackendError, BoxListener, Devices, VmExit};
 use cofferdam_ledger::{
-    address::{LUNS_PER_CONTROLLER, Limits, MAX_SCSI_CONTROLLERS, MAX_VPMEM_DEVICES, ScsiAddress},
+    address::{LUNS_PER_CONTROLLER, Limits, ScsiAddress},
     request::{DiskKind, HostRequest, ShareId},
 };
 use serde_json::Value;
@@ -22,11 +22,11 @@ use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
 use crate::{
     accelerator::{self, Choice},
+    checks::{check, disk_problem, firmware, probed, vpmem_length},
     command_line::{Resolved, command_line},
-    config::{Firmware, QemuConfig, VsockDevice},
+    config::{QemuConfig, VsockDevice},
     disk,
     hotplug::{self, pmem_id, pmem_object},
-    image::{self, ImageFacts, ImageFormat},
     machine::{Machine, Watch},
     qmp::{QmpClient, QmpError},
     runtime_dir,
@@ -42,10 +42,6 @@ const QUIT_LIMIT: Duration = Duration::from_secs(2);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// From the end of QMP to the news that QEMU has ended.
 const GONE_LIMIT: Duration = Duration::from_secs(3);
-/// Where QEMU's packages put qboot.
-const QBOOT: &str = "/usr/share/qemu/qboot.rom";
-/// Persistent memory is mapped in pages.
-const PAGE: u64 = 4096;
 
 /// One utility VM under QEMU. Dropping it kills QEMU and frees everything.
 pub struct QemuBackend {
@@ -480,81 +476,6 @@ fn ended_without_qemu(status: &str, expected: bool) -> VmExit {
         message: String::new(),
         console_tail: Vec::new(),
     }
-}
-
-fn check(limits: &Limits) -> Result<(), BackendError> {
-    if !(1..=MAX_SCSI_CONTROLLERS).contains(&limits.scsi_controllers) {
-        return Err(BackendError::Unsupported(format!(
-            "a utility VM has 1 to {MAX_SCSI_CONTROLLERS} SCSI controllers, not {}",
-            limits.scsi_controllers
-        )));
-    }
-    if limits.vpmem_devices > MAX_VPMEM_DEVICES {
-        return Err(BackendError::Unsupported(format!(
-            "a utility VM has at most {MAX_VPMEM_DEVICES} persistent-memory devices, not {}",
-            limits.vpmem_devices
-        )));
-    }
-    Ok(())
-}
-
-/// qboot starts an uncompressed (ELF) kernel through PVH without a boot loader of its own.
-fn firmware(config: &QemuConfig) -> Option<PathBuf> {
-    match &config.firmware {
-        Firmware::Default => None,
-        Firmware::File(path) => Some(path.clone()),
-        Firmware::Auto => {
-            let mut magic = [0; 4];
-            let mut kernel = std::fs::File::open(config.kernel.as_ref()?).ok()?;
-            io::Read::read_exact(&mut kernel, &mut magic).ok()?;
-            let qboot = Path::new(QBOOT);
-            (magic == *b"\x7fELF" && qboot.exists()).then(|| qboot.to_owned())
-        }
-    }
-}
-
-async fn probed(path: &Path) -> io::Result<ImageFacts> {
-    let path = path.to_owned();
-    match tokio::task::spawn_blocking(move || image::probe(&path)).await {
-        Ok(Ok(facts)) => Ok(facts),
-        Ok(Err(error)) => Err(io::Error::other(error)),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
-}
-
-fn disk_problem(facts: &ImageFacts, kind: DiskKind) -> Option<String> {
-    match (kind, facts.format) {
-        (DiskKind::Physical, ImageFormat::BlockDevice) => facts.problem.clone(),
-        (DiskKind::Physical, _) => Some("it is no block device of the host".to_owned()),
-        (DiskKind::Virtual, ImageFormat::BlockDevice) => Some(
-            "it is a block device of the host, not a disk image: attach it as a physical disk".to_owned(),
-        ),
-        (DiskKind::Virtual, _) => facts.problem.clone(),
-    }
-}
-
-/// How much of a file is mapped, in bytes: all of its data, in whole pages.
-fn vpmem_length(facts: &ImageFacts, max_bytes: u64) -> Result<u64, String> {
-    if let Some(problem) = &facts.problem {
-        return Err(problem.clone());
-    }
-    if !matches!(facts.format, ImageFormat::Raw | ImageFormat::VhdFixed) {
-        return Err(format!("a {} image cannot be mapped as memory", facts.format));
-    }
-    if facts.file_size_bytes > max_bytes {
-        return Err(format!(
-            "it has {} bytes; a device has at most {max_bytes}",
-            facts.file_size_bytes
-        ));
-    }
-    let length = facts.file_size_bytes / PAGE * PAGE;
-    if length < facts.virtual_size_bytes {
-        return Err(format!(
-            "its {} bytes are no whole pages of {PAGE} bytes",
-            facts.virtual_size_bytes
-        ));
-    }
-    Ok(length)
 }
 
 fn failed(action: &str, source: io::Error) -> BackendError {

@@ -3,7 +3,7 @@
 //! [`QemuBackend`] is one VM: a QEMU process of our own, started without defaults, controlled over QMP, tied to
 //! this process so that it never outlives it.
 //!
-//! * Disks are hot-added to up to four virtio-scsi controllers. Their format is told by [`probe`] before QEMU sees
+//! * Disks are hot-added to up to four virtio-scsi controllers. Their format is told by [`probe()`] before QEMU sees
 //!   them, and QEMU is never left to guess (docs/decisions/0061-image-formats.md).
 //! * Streams to the guest go through a vhost-user vsock device in this process. The Plan 9 server for
 //!   shares answers on port [`PLAN9_PORT`].
@@ -26,12 +26,13 @@
 //! # }
 //! ```
 //!
-//! Modules: `config`, `accelerator`, `command_line` say what is started; `process`, `tether`, `console`,
+//! Modules: `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`, `console`,
 //! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices; `image` looks into disk images;
 //! `shares`, `transport`, `runtime_dir` are what else a VM needs on the host; `backend` ties them together.
 
 pub mod accelerator;
 mod backend;
+mod checks;
 mod command_line;
 mod config;
 mod console;

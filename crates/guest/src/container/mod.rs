@@ -1,5 +1,6 @@
 //! Containers: their lives from Create to DeleteContainerState (GCS bridge protocol §6).
 
+mod removal;
 pub(crate) mod sandbox;
 pub(crate) mod spec;
 pub(crate) mod stats;
@@ -7,7 +8,7 @@ pub(crate) mod stats;
 use std::{
     collections::HashMap,
     fs,
-    io::{self, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
@@ -16,6 +17,7 @@ use std::{
 use cofferdam_protocol::message::{
     ContainerConfig, ContainerNotification, NotificationType, ProcessParameters, SchemaVersion,
 };
+use removal::{remove_cgroup, remove_tree};
 use rustix::process::Signal;
 use sandbox::Staged;
 use serde_json::Value;
@@ -28,7 +30,7 @@ use crate::{
         stdio::{self, ProcessEnds, Streams},
     },
     runtime::Runtime,
-    storage::{mountinfo, path::guest_path},
+    storage::path::guest_path,
 };
 
 /// Root of the cgroup hierarchy.
@@ -465,40 +467,6 @@ fn set_size(console: &std::os::fd::OwnedFd, height: u16, width: u16) {
     let _ = rustix::termios::tcsetwinsize(console, size);
 }
 
-/// Removes a directory, but never through a mount.
-fn remove_tree(directory: &Path) -> Result<()> {
-    if let Some(mount) = mountinfo::read()?
-        .into_iter()
-        .find(|mount| mount.path.starts_with(directory))
-    {
-        return Err(AgentError::Busy {
-            what: format!("directory {}", directory.display()),
-            holder: format!("{} is mounted", mount.path.display()),
-        });
-    }
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).during(|| format!("removing {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes what the runtime left of a cgroup.
-fn remove_cgroup(cgroup: &Path) -> Result<()> {
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&entry.path())?;
-        }
-    }
-    match fs::remove_dir(cgroup) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).during(|| format!("removing cgroup {}", cgroup.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -509,17 +477,5 @@ mod tests {
         for id in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", &"x".repeat(129)] {
             assert_eq!(check_id(id).unwrap_err().code(), 0x8007_0057, "{id:?}");
         }
-    }
-
-    #[test]
-    fn a_tree_with_a_mount_in_it_is_never_removed() {
-        let error = remove_tree(Path::new("/proc")).unwrap_err().to_string();
-        assert!(error.contains("is busy: /proc"), "{error}");
-        let dir = tempfile::tempdir().unwrap();
-        let inner = dir.path().join("a/b");
-        fs::create_dir_all(&inner).unwrap();
-        remove_tree(&dir.path().join("a")).unwrap();
-        remove_tree(&dir.path().join("a")).unwrap();
-        assert!(!inner.exists());
     }
 }

@@ -6,8 +6,10 @@
 mod client;
 mod connection;
 mod directories;
+mod endings;
 mod escape;
 mod files;
+mod hostile;
 mod locks;
 mod metadata;
 mod rig;

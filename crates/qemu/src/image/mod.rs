@@ -4,7 +4,7 @@
 //! docs/decisions/0061-image-formats.md: a container format (VHD, VHDX, qcow2) is used only where the file's
 //! name claims one and its bytes confirm it. A guest can write any byte into a raw image but cannot rename it.
 //!
-//! The formats ([`vhd`], [`vhdx`], [`qcow2`]) parse bytes and do no I/O; [`probe`] reads, and reads little.
+//! The formats ([`vhd`], [`vhdx`], [`qcow2`]) parse bytes and do no I/O; [`probe()`] reads, and reads little.
 
 mod crc32c;
 mod probe;
