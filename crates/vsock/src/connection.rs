@@ -172,7 +172,9 @@ impl Connection {
         if !self.wants_reading() {
             return 0;
         }
-        (self.outbound.available() as usize).min(room).min(MAX_PAYLOAD_BYTES)
+        (self.outbound.available() as usize)
+            .min(room)
+            .min(MAX_PAYLOAD_BYTES)
     }
 
     /// The header of a data packet whose payload has been read from the socket.
@@ -203,8 +205,7 @@ impl Connection {
 
     /// Whether [`Connection::next_control`] has something.
     pub(crate) fn owes_control(&self) -> bool {
-        !self.control.is_empty()
-            || self.inbound.owes_update(self.outbound.peer_buf_alloc())
+        !self.control.is_empty() || self.inbound.owes_update(self.outbound.peer_buf_alloc())
     }
 
     /// The packet that ends it.

@@ -32,7 +32,12 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// A buffer of `buf_alloc` bytes.
     pub(crate) fn new(buf_alloc: u32) -> Self {
-        Self { buf_alloc, received: 0, forwarded: 0, advertised: 0 }
+        Self {
+            buf_alloc,
+            received: 0,
+            forwarded: 0,
+            advertised: 0,
+        }
     }
 
     /// Takes `len` bytes into the buffer.
@@ -84,7 +89,12 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// No credit yet.
     pub(crate) fn new() -> Self {
-        Self { buf_alloc: 0, forwarded: 0, sent: 0, packets: VecDeque::new() }
+        Self {
+            buf_alloc: 0,
+            forwarded: 0,
+            sent: 0,
+            packets: VecDeque::new(),
+        }
     }
 
     /// What the guest says of its buffer in a header; every header says it.
@@ -100,7 +110,11 @@ impl Outbound {
         }
         self.buf_alloc = buf_alloc;
         self.forwarded = fwd_cnt;
-        while self.packets.front().is_some_and(|end| fwd_cnt.wrapping_sub(*end) <= i32::MAX as u32) {
+        while self
+            .packets
+            .front()
+            .is_some_and(|end| fwd_cnt.wrapping_sub(*end) <= i32::MAX as u32)
+        {
             self.packets.pop_front();
         }
         Ok(())
@@ -121,12 +135,17 @@ impl Outbound {
         if self.packets.len() >= self.packet_limit() {
             return 0;
         }
-        self.buf_alloc.min(MAX_PEER_BUFFER_BYTES).saturating_sub(self.in_flight())
+        self.buf_alloc
+            .min(MAX_PEER_BUFFER_BYTES)
+            .saturating_sub(self.in_flight())
     }
 
     /// A packet of `len` bytes leaves.
     pub(crate) fn send(&mut self, len: u32) {
-        debug_assert!(len <= self.available(), "only what there is credit for can be sent");
+        debug_assert!(
+            len <= self.available(),
+            "only what there is credit for can be sent"
+        );
         self.sent = self.sent.wrapping_add(len);
         self.packets.push_back(self.sent);
     }
@@ -177,7 +196,10 @@ mod tests {
                 let view = 400 - len;
                 let own_limit = 400.min(peer);
                 let blocked = own_limit.saturating_sub(len) == 0;
-                assert!(!blocked || credit.owes_update(peer), "len {len}, peer {peer}, view {view}");
+                assert!(
+                    !blocked || credit.owes_update(peer),
+                    "len {len}, peer {peer}, view {view}"
+                );
             }
         }
     }
@@ -193,7 +215,11 @@ mod tests {
         credit.learn(4096, 1000).unwrap();
         assert_eq!((credit.available(), credit.in_flight()), (1096, 3000));
         credit.learn(2000, 1000).unwrap();
-        assert_eq!(credit.available(), 0, "the guest shrank its buffer below what is in flight");
+        assert_eq!(
+            credit.available(),
+            0,
+            "the guest shrank its buffer below what is in flight"
+        );
     }
 
     #[test]
@@ -231,14 +257,24 @@ mod tests {
     #[test]
     fn the_counters_wrap() {
         let near = u32::MAX - 5;
-        let mut inbound = Inbound { buf_alloc: 100, received: near, forwarded: near, advertised: near };
+        let mut inbound = Inbound {
+            buf_alloc: 100,
+            received: near,
+            forwarded: near,
+            advertised: near,
+        };
         inbound.receive(100).unwrap();
         assert_eq!(inbound.buffered(), 100);
         inbound.forward(100);
         assert!(inbound.owes_update(100));
         assert_eq!(inbound.advertise(), (100, near.wrapping_add(100)));
 
-        let mut outbound = Outbound { buf_alloc: 4096, forwarded: near, sent: near, packets: VecDeque::new() };
+        let mut outbound = Outbound {
+            buf_alloc: 4096,
+            forwarded: near,
+            sent: near,
+            packets: VecDeque::new(),
+        };
         outbound.send(50);
         outbound.send(50);
         assert_eq!(outbound.in_flight(), 100);

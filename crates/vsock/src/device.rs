@@ -54,8 +54,17 @@ impl Device {
     pub(crate) fn new(guest_cid: u64, muxer: Muxer) -> io::Result<Self> {
         let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
         let scratch = vec![0; MAX_PAYLOAD_BYTES];
-        let state = Mutex::new(State { muxer, memory: None, event_idx: false, scratch });
-        Ok(Self { guest_cid, state, exit: Mutex::new(Some(exit)) })
+        let state = Mutex::new(State {
+            muxer,
+            memory: None,
+            event_idx: false,
+            scratch,
+        });
+        Ok(Self {
+            guest_cid,
+            state,
+            exit: Mutex::new(Some(exit)),
+        })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -116,13 +125,7 @@ impl VhostUserBackend for Device {
         self.exit.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn handle_event(
-        &self,
-        event: u16,
-        _set: EventSet,
-        vrings: &[Vring],
-        _thread: usize,
-    ) -> io::Result<()> {
+    fn handle_event(&self, event: u16, _set: EventSet, vrings: &[Vring], _thread: usize) -> io::Result<()> {
         let mut state = self.state();
         match event {
             TX => state.transmit(&vrings[usize::from(TX)])?,
@@ -136,14 +139,19 @@ impl VhostUserBackend for Device {
 impl State {
     /// Takes every packet the guest has put in its transmit queue.
     fn transmit(&mut self, vring: &Vring) -> io::Result<()> {
-        let Some(memory) = self.memory.clone() else { return Ok(()) };
+        let Some(memory) = self.memory.clone() else {
+            return Ok(());
+        };
         loop {
             if self.event_idx {
                 vring.disable_notification().map_err(io::Error::other)?;
             }
             let mut used_any = false;
             loop {
-                let chain = vring.get_mut().get_queue_mut().pop_descriptor_chain(memory.memory());
+                let chain = vring
+                    .get_mut()
+                    .get_queue_mut()
+                    .pop_descriptor_chain(memory.memory());
                 let Some(chain) = chain else { break };
                 let head = chain.head_index();
                 let guard = memory.memory();
@@ -180,14 +188,19 @@ impl State {
 
     /// Fills the guest's receive queue while there are packets and descriptors.
     fn receive(&mut self, vring: &Vring) -> io::Result<()> {
-        let Some(memory) = self.memory.clone() else { return Ok(()) };
+        let Some(memory) = self.memory.clone() else {
+            return Ok(());
+        };
         loop {
             if self.event_idx {
                 vring.disable_notification().map_err(io::Error::other)?;
             }
             let mut used_any = false;
             while self.muxer.has_packets() {
-                let chain = vring.get_mut().get_queue_mut().pop_descriptor_chain(memory.memory());
+                let chain = vring
+                    .get_mut()
+                    .get_queue_mut()
+                    .pop_descriptor_chain(memory.memory());
                 let Some(chain) = chain else { break };
                 let head = chain.head_index();
                 let guard = memory.memory();
@@ -202,7 +215,9 @@ impl State {
                 let room = writer.available_bytes() - HEADER_BYTES;
                 let mut written = Ok(());
                 let sent = self.muxer.send_next(room, |Packet { header, payload }| {
-                    written = writer.write_all(&header.encode()).and_then(|()| writer.write_all(payload));
+                    written = writer
+                        .write_all(&header.encode())
+                        .and_then(|()| writer.write_all(payload));
                 });
                 if !sent {
                     vring.get_mut().get_queue_mut().go_to_previous_position();

@@ -44,12 +44,15 @@ pub enum VsockError {
     PortTaken(u32),
 }
 
+/// Ends the hypervisor's connection; there from the moment it has connected.
+type Shutdown = Arc<Mutex<Option<Box<dyn Fn() + Send>>>>;
+
 /// A vsock device for one guest.
 pub struct VhostUserVsock {
     socket: PathBuf,
     listeners: Listeners,
     device: Arc<Device>,
-    shutdown: Arc<Mutex<Option<Box<dyn Fn() + Send>>>>,
+    shutdown: Shutdown,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -63,9 +66,13 @@ pub struct VsockListener {
 impl VhostUserVsock {
     /// Serves vhost-user on a socket, for one connection of the hypervisor.
     pub fn bind(socket: &Path, guest_cid: u64) -> Result<Self, VsockError> {
-        let failed = |action: &str, source| VsockError::Io { action: action.to_owned(), source };
+        let failed = |action: &str, source| VsockError::Io {
+            action: action.to_owned(),
+            source,
+        };
         let listeners = Listeners::default();
-        let muxer = muxer::Muxer::new(guest_cid, listeners.clone()).map_err(|e| failed("making an epoll", e))?;
+        let muxer =
+            muxer::Muxer::new(guest_cid, listeners.clone()).map_err(|e| failed("making an epoll", e))?;
         let device = Arc::new(Device::new(guest_cid, muxer).map_err(|e| failed("making an event", e))?);
         let mut listener =
             Listener::new(socket, true).map_err(|error| VsockError::VhostUser(error.to_string()))?;
@@ -77,7 +84,7 @@ impl VhostUserVsock {
                 .register_listener(device.poll_fd(), EventSet::IN, u64::from(device::SOCKETS))
                 .map_err(|e| failed("watching the streams", e))?;
         }
-        let shutdown: Arc<Mutex<Option<Box<dyn Fn() + Send>>>> = Arc::default();
+        let shutdown = Shutdown::default();
         let thread = std::thread::Builder::new()
             .name("vsock".to_owned())
             .spawn({
@@ -101,7 +108,13 @@ impl VhostUserVsock {
                 }
             })
             .map_err(|e| failed("starting a thread", e))?;
-        Ok(Self { socket: socket.to_owned(), listeners, device, shutdown, thread: Some(thread) })
+        Ok(Self {
+            socket: socket.to_owned(),
+            listeners,
+            device,
+            shutdown,
+            thread: Some(thread),
+        })
     }
 
     /// Listens on a port of the host.
@@ -112,7 +125,11 @@ impl VhostUserVsock {
         }
         let (sender, streams) = mpsc::unbounded_channel();
         listeners.insert(port, sender);
-        Ok(VsockListener { port, listeners: self.listeners.clone(), streams })
+        Ok(VsockListener {
+            port,
+            listeners: self.listeners.clone(),
+            streams,
+        })
     }
 }
 
@@ -126,13 +143,21 @@ impl VsockListener {
 
 impl Drop for VsockListener {
     fn drop(&mut self) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.port);
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.port);
     }
 }
 
 impl Drop for VhostUserVsock {
     fn drop(&mut self) {
-        if let Some(end) = self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(end) = self
+            .shutdown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             end();
         } else {
             // Nobody has connected: a connection of our own ends the wait for one.

@@ -157,7 +157,10 @@ impl Muxer {
 
     /// Takes one packet of the guest.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) {
-        let key = Key { host_port: header.dst_port, guest_port: header.src_port };
+        let key = Key {
+            host_port: header.dst_port,
+            guest_port: header.src_port,
+        };
         if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID || header.kind != TYPE_STREAM {
             self.refuse(header);
             return;
@@ -197,13 +200,22 @@ impl Muxer {
             return;
         }
         let connection = Connection::accepted(key, self.guest_cid, header);
-        let listener = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).get(&key.host_port).cloned();
-        let opened = listener.ok_or(ErrorKind::ConnectionRefused.into()).and_then(|listener| {
-            let (theirs, ours) = UnixStream::pair()?;
-            theirs.set_nonblocking(true)?;
-            self.add(key, connection, ours)?;
-            listener.send(theirs).map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))
-        });
+        let listener = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key.host_port)
+            .cloned();
+        let opened = listener
+            .ok_or(ErrorKind::ConnectionRefused.into())
+            .and_then(|listener| {
+                let (theirs, ours) = UnixStream::pair()?;
+                theirs.set_nonblocking(true)?;
+                self.add(key, connection, ours)?;
+                listener
+                    .send(theirs)
+                    .map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))
+            });
         if opened.is_err() {
             self.close(key);
             self.refuse(header);
@@ -217,7 +229,11 @@ impl Muxer {
         let token = self.next_token;
         self.next_token += 1;
         let interest = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
-        self.epoll.ctl(ControlOperation::Add, socket.as_raw_fd(), EpollEvent::new(interest, token))?;
+        self.epoll.ctl(
+            ControlOperation::Add,
+            socket.as_raw_fd(),
+            EpollEvent::new(interest, token),
+        )?;
         self.by_token.insert(token, key);
         let entry = Entry {
             connection,
@@ -236,7 +252,9 @@ impl Muxer {
 
     /// Forgets a connection. What the guest sent before still reaches the socket.
     fn close(&mut self, key: Key) {
-        let Some(mut entry) = self.connections.remove(&key) else { return };
+        let Some(mut entry) = self.connections.remove(&key) else {
+            return;
+        };
         self.by_token.remove(&entry.token);
         entry.write();
         let (first, second) = entry.connection.to_socket();
@@ -279,10 +297,15 @@ impl Muxer {
                 }
             };
             for event in &events[..count] {
-                let Some(key) = self.by_token.get(&event.data()).copied() else { continue };
-                let Some(entry) = self.connections.get_mut(&key) else { continue };
+                let Some(key) = self.by_token.get(&event.data()).copied() else {
+                    continue;
+                };
+                let Some(entry) = self.connections.get_mut(&key) else {
+                    continue;
+                };
                 let set = event.event_set();
-                if set.intersects(EventSet::IN | EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR) {
+                if set.intersects(EventSet::IN | EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR)
+                {
                     entry.readable = true;
                 }
                 if set.contains(EventSet::HANG_UP) {
@@ -331,7 +354,9 @@ impl Muxer {
             return true;
         }
         while let Some(key) = self.ready.pop_front() {
-            let Some(entry) = self.connections.get_mut(&key) else { continue };
+            let Some(entry) = self.connections.get_mut(&key) else {
+                continue;
+            };
             entry.queued = false;
             entry.stage();
             if let Some(header) = entry.connection.next_control(entry.staged().is_empty()) {
@@ -344,7 +369,10 @@ impl Muxer {
                 let header = entry.connection.data(length as u32);
                 let from = entry.staged_from;
                 entry.staged_from += length;
-                send(Packet { header, payload: &entry.staged[from..from + length] });
+                send(Packet {
+                    header,
+                    payload: &entry.staged[from..from + length],
+                });
                 self.schedule(key);
                 return true;
             }

@@ -12,8 +12,6 @@ pub(crate) const TYPE_STREAM: u16 = 1;
 pub(crate) const SHUTDOWN_RECEIVE: u32 = 1;
 /// `VIRTIO_VSOCK_SHUTDOWN_F_SEND`: the sender will send no more.
 pub(crate) const SHUTDOWN_SEND: u32 = 2;
-/// Both directions.
-pub(crate) const SHUTDOWN_BOTH: u32 = SHUTDOWN_RECEIVE | SHUTDOWN_SEND;
 
 /// What a packet asks for (`enum virtio_vsock_op`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +139,7 @@ mod tests {
             len: 5,
             kind: TYPE_STREAM,
             op: Op::Data as u16,
-            flags: SHUTDOWN_BOTH,
+            flags: SHUTDOWN_RECEIVE | SHUTDOWN_SEND,
             buf_alloc: 0x0004_0000,
             fwd_cnt: 0xffff_fffe,
         };
