@@ -1,6 +1,6 @@
 //! Connections: agreeing, many requests at once, flushing, hostile frames, withdrawal, and what is left open.
 
-use std::{collections::BTreeSet, io::Write};
+use std::collections::BTreeSet;
 
 use cofferdam_p9::{
     ServerOptions,
