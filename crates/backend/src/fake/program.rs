@@ -124,8 +124,12 @@ impl Stdio {
     /// close its end.
     pub(super) async fn drain(self) {
         drop(self.stdin);
-        for mut stream in [self.stdout, self.stderr].into_iter().flatten() {
+        let mut outputs: Vec<_> = [self.stdout, self.stderr].into_iter().flatten().collect();
+        // Each ends before any close is waited for: the host may read them one after the other.
+        for stream in &mut outputs {
             let _ = stream.shutdown().await;
+        }
+        for stream in &mut outputs {
             let _ = stream.read(&mut [0]).await;
         }
     }

@@ -106,11 +106,20 @@ impl QmpClient {
         let writer = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
-                while let Some(line) = queue.recv().await {
-                    if let Err(error) = output.write_all(&line).await {
-                        shared.close(error.into());
-                        return;
+                // Its half of the stream goes with the connection, so that QEMU sees the end too.
+                let mut phase = shared.phase.subscribe();
+                let closed = async move { drop(phase.wait_for(|phase| *phase == Phase::Closed).await) };
+                let written = async {
+                    while let Some(line) = queue.recv().await {
+                        output.write_all(&line).await?;
                     }
+                    Ok::<_, std::io::Error>(())
+                };
+                tokio::select! {
+                    () = closed => {}
+                    written = written => if let Err(error) = written {
+                        shared.close(error.into());
+                    },
                 }
             }
         });
