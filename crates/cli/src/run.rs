@@ -137,7 +137,7 @@ async fn in_vm(
     let root = vm.new_container_root();
     let plan = container_plan(spec, bundle, &root)?;
     let mut allocation = tokio::select! {
-        allocated = Allocation::allocate(vm, &plan) => allocated.map_err(told)?,
+        allocated = Allocation::allocate(vm.driver(), &plan) => allocated.map_err(told)?,
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
     };
     timings.reached("allocated");

@@ -5,9 +5,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+use cofferdam_journal::ManagedFile;
 use cofferdam_ledger::{Lease, StepFailure};
 use cofferdam_plan::{DiskSource, Plan};
-use cofferdam_reserve::{ReserveRefusal, Reserved, reserve};
+use cofferdam_reserve::{ReserveRefusal, Reserved, file_key, reserve};
 use cofferdam_vm::{Driver, UtilityVm};
 use futures_util::future::join_all;
 
@@ -29,6 +30,8 @@ pub enum Subject {
         /// The image or device.
         path: PathBuf,
     },
+    /// A file that is deleted on release.
+    Managed(PathBuf),
     /// A share of a mount, or of the root.
     Share {
         /// The mount's index in the spec; `None` for the root.
@@ -73,6 +76,7 @@ impl fmt::Display for Subject {
             } => {
                 write!(f, "adding SCSI physical disk mount {}", path.display())
             }
+            Self::Managed(path) => write!(f, "adding auto-managed disk {}", path.display()),
             Self::Share {
                 mount_index: None,
                 path,
@@ -133,6 +137,10 @@ pub struct Allocation {
     overlay: Option<Lease>,
     /// Independent of each other, in allocation order.
     devices: Vec<(Lease, Subject)>,
+    /// Files that are deleted on release.
+    managed: Vec<ManagedFile>,
+    /// Everything was given. Until then a release undoes, and keeps the files that are managed.
+    complete: bool,
 }
 
 impl Allocation {
@@ -140,12 +148,14 @@ impl Allocation {
     ///
     /// # Errors
     /// [`AllocateError`]; the VM holds nothing for the container then, but for what the error names.
-    pub async fn allocate(vm: &UtilityVm, plan: &Plan) -> Result<Self, AllocateError> {
-        let driver = vm.driver().clone();
+    pub async fn allocate(driver: &Driver, plan: &Plan) -> Result<Self, AllocateError> {
         let reserved = reserve(&mut driver.ledger(), plan)?;
-        let mut allocation = Self::of(driver, plan, reserved);
+        let mut allocation = Self::of(driver.clone(), plan, reserved);
         match allocation.acquire().await {
-            Ok(()) => Ok(allocation),
+            Ok(()) => {
+                allocation.complete = true;
+                Ok(allocation)
+            }
             Err((subject, failure)) => {
                 let clean_up = allocation.release().await.err();
                 Err(AllocateError::Failed {
@@ -188,14 +198,30 @@ impl Allocation {
                     path: share.host_path.clone(),
                 })),
         );
+        let managed = needs.disks.iter().filter(|disk| disk.auto_manage);
+        let managed = managed.map(|disk| ManagedFile {
+            path: disk.host_path.clone(),
+            key: file_key(disk.identity),
+        });
         Self {
             driver,
             overlay: reserved.overlay,
             devices,
+            managed: managed.collect(),
+            complete: false,
         }
     }
 
     async fn acquire(&self) -> Result<(), (Subject, StepFailure)> {
+        for file in &self.managed {
+            let noted = self.driver.note_managed(file.clone());
+            noted.map_err(|cause| {
+                (
+                    Subject::Managed(file.path.clone()),
+                    Arc::new(cause) as StepFailure,
+                )
+            })?;
+        }
         let failures = each(&self.devices, |lease| self.driver.acquire(lease)).await;
         // The first in the order of the spec, whichever came first in time: the same error for the same spec.
         if let Some((_, subject, failure)) = failures.into_iter().next() {
@@ -218,7 +244,7 @@ impl Allocation {
     /// Everything that could not be given back.
     pub async fn release(&mut self) -> Result<(), ReleaseError> {
         if let Some(lease) = self.overlay {
-            if let Err(failure) = self.driver.release(lease).await {
+            if let Err(failure) = self.let_go(lease).await {
                 // Its layers and scratch are in use: taking them away would only fail, too.
                 return Err(ReleaseError {
                     failures: vec![(Subject::CombinedLayers, failure)],
@@ -226,10 +252,15 @@ impl Allocation {
             }
             self.overlay = None;
         }
-        let failures = each(&self.devices, |lease| self.driver.release(lease)).await;
+        let failures = each(&self.devices, |lease| self.let_go(lease)).await;
         self.devices
             .retain(|(lease, _)| failures.iter().any(|(failed, _, _)| failed == lease));
         if failures.is_empty() {
+            if !self.complete {
+                self.managed
+                    .drain(..)
+                    .for_each(|file| self.driver.note_kept(file));
+            }
             return Ok(());
         }
         let failures = failures
@@ -237,6 +268,14 @@ impl Allocation {
             .map(|(_, subject, failure)| (subject, failure))
             .collect();
         Err(ReleaseError { failures })
+    }
+
+    async fn let_go(&self, lease: Lease) -> Result<(), StepFailure> {
+        if self.complete {
+            self.driver.release(lease).await
+        } else {
+            self.driver.abandon(lease).await
+        }
     }
 
     /// Whether nothing is held any more.
@@ -260,6 +299,8 @@ impl Drop for Allocation {
             driver,
             overlay,
             devices,
+            managed: std::mem::take(&mut self.managed),
+            complete: self.complete,
         };
         runtime.spawn(async move {
             if let Err(error) = left.release().await {

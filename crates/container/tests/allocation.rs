@@ -13,7 +13,9 @@ use fake_pod::Pod;
 #[tokio::test]
 async fn what_was_allocated_is_given_back_and_the_managed_file_is_deleted() {
     let pod = Pod::boot().await;
-    let mut allocation = Allocation::allocate(&pod.vm, &pod.container("a")).await.unwrap();
+    let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+        .await
+        .unwrap();
     assert_eq!(
         pod.backend.attach_count(),
         7,
@@ -37,7 +39,7 @@ async fn a_failure_at_any_step_of_an_allocation_undoes_all_of_it() {
             let pod = Pod::boot().await;
             let plan = pod.container("a");
             pod.backend.faults().inject(FaultPoint::Any, nth, fault.clone());
-            let Err(error) = Allocation::allocate(&pod.vm, &plan).await else {
+            let Err(error) = Allocation::allocate(pod.vm.driver(), &plan).await else {
                 panic!("{when}")
             };
             let AllocateError::Failed {
@@ -49,7 +51,7 @@ async fn a_failure_at_any_step_of_an_allocation_undoes_all_of_it() {
             assert!(failure.to_string().contains("no"), "{when}: {error}");
             assert!(clean_up.is_none(), "{when}: {error}");
             pod.assert_empty(&when);
-            let mut again = Allocation::allocate(&pod.vm, &pod.container("a"))
+            let mut again = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
                 .await
                 .expect(&when);
             again.release().await.expect(&when);
@@ -61,7 +63,7 @@ async fn steps_of_an_allocation() -> u64 {
     let pod = Pod::boot().await;
     let plan = pod.container("a");
     let before = pod.backend.steps().len();
-    let mut allocation = Allocation::allocate(&pod.vm, &plan).await.unwrap();
+    let mut allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
     let steps = pod.backend.steps().len() - before;
     allocation.release().await.unwrap();
     steps as u64
@@ -70,7 +72,9 @@ async fn steps_of_an_allocation() -> u64 {
 #[tokio::test]
 async fn a_failure_at_any_step_of_a_release_is_reported_and_the_next_call_finishes() {
     let pod = Pod::boot().await;
-    let mut allocation = Allocation::allocate(&pod.vm, &pod.container("a")).await.unwrap();
+    let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+        .await
+        .unwrap();
     let before = pod.backend.steps().len();
     allocation.release().await.unwrap();
     let steps = (pod.backend.steps().len() - before) as u64;
@@ -78,7 +82,9 @@ async fn a_failure_at_any_step_of_a_release_is_reported_and_the_next_call_finish
         for nth in 1..=steps {
             let when = format!("{fault:?} at step {nth}");
             let pod = Pod::boot().await;
-            let mut allocation = Allocation::allocate(&pod.vm, &pod.container("a")).await.unwrap();
+            let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+                .await
+                .unwrap();
             pod.backend.faults().inject(FaultPoint::Any, nth, fault.clone());
             let error = allocation.release().await.expect_err(&when);
             assert_eq!(error.failures.len(), 1, "{when}: {error}");
@@ -93,7 +99,9 @@ async fn a_failure_at_any_step_of_a_release_is_reported_and_the_next_call_finish
 #[tokio::test]
 async fn a_failed_detach_after_the_guests_eject_is_retried_alone() {
     let pod = Pod::boot().await;
-    let mut allocation = Allocation::allocate(&pod.vm, &pod.container("a")).await.unwrap();
+    let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+        .await
+        .unwrap();
     pod.backend
         .faults()
         .fail(FaultPoint::Host(HostStep::DetachScsi), 1, "in use");
@@ -119,7 +127,7 @@ async fn a_vm_that_dies_at_any_step_leaves_nothing_held() {
         let pod = Pod::boot().await;
         let plan = pod.container("a");
         pod.backend.faults().inject(FaultPoint::Any, nth, Fault::Die);
-        let Err(error) = Allocation::allocate(&pod.vm, &plan).await else {
+        let Err(error) = Allocation::allocate(pod.vm.driver(), &plan).await else {
             panic!("{when}")
         };
         let AllocateError::Failed { clean_up, .. } = &error else {
@@ -133,7 +141,9 @@ async fn a_vm_that_dies_at_any_step_leaves_nothing_held() {
 #[tokio::test]
 async fn the_managed_file_of_a_vm_that_died_is_deleted_all_the_same() {
     let pod = Pod::boot().await;
-    let mut allocation = Allocation::allocate(&pod.vm, &pod.container("a")).await.unwrap();
+    let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+        .await
+        .unwrap();
     pod.backend.kill_vm();
     allocation.release().await.unwrap();
     assert!(!pod.managed_disk("a").exists());
@@ -142,17 +152,21 @@ async fn the_managed_file_of_a_vm_that_died_is_deleted_all_the_same() {
 #[tokio::test]
 async fn containers_share_layers_and_disks_and_outlive_each_others_failures() {
     let pod = Pod::boot().await;
-    let mut first = Allocation::allocate(&pod.vm, &pod.container("a")).await.unwrap();
+    let mut first = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+        .await
+        .unwrap();
     assert_eq!(pod.backend.attach_count(), 7);
     // The second container's own scratch fails.
     pod.backend
         .faults()
         .fail(FaultPoint::Host(HostStep::AttachScsi), 1, "damaged");
-    let Err(error) = Allocation::allocate(&pod.vm, &pod.container("b")).await else {
+    let Err(error) = Allocation::allocate(pod.vm.driver(), &pod.container("b")).await else {
         panic!("no failure")
     };
     assert!(error.to_string().contains("damaged"), "{error}");
-    let mut third = Allocation::allocate(&pod.vm, &pod.container("c")).await.unwrap();
+    let mut third = Allocation::allocate(pod.vm.driver(), &pod.container("c"))
+        .await
+        .unwrap();
     first.release().await.unwrap();
     assert_eq!(
         pod.backend.host_devices().vpmem.len(),
@@ -176,8 +190,8 @@ async fn a_second_user_of_a_layer_waits_for_the_first_ones_attach_and_shares_its
         .faults()
         .fail(FaultPoint::Guest(GuestStep::MountVpmem), 1, "bad superblock");
     let (a, b) = tokio::join!(
-        Allocation::allocate(&pod.vm, &a),
-        Allocation::allocate(&pod.vm, &b)
+        Allocation::allocate(pod.vm.driver(), &a),
+        Allocation::allocate(pod.vm.driver(), &b)
     );
     for outcome in [a, b] {
         let Err(error) = outcome else {
@@ -196,7 +210,8 @@ async fn an_allocation_that_is_cancelled_leaves_nothing() {
         let plan = pod.container("a");
         pod.backend.faults().inject(FaultPoint::Any, nth, Fault::Hang);
         let vm = pod.vm.clone();
-        let allocating = tokio::spawn(async move { Allocation::allocate(&vm, &plan).await.map(drop) });
+        let allocating =
+            tokio::spawn(async move { Allocation::allocate(vm.driver(), &plan).await.map(drop) });
         pod.backend.faults().hanging(1).await;
         allocating.abort();
         drop(allocating.await);
@@ -223,7 +238,7 @@ async fn a_vm_without_room_refuses_with_what_is_missing_and_touches_nothing() {
         disk
     }));
     let before = pod.backend.steps().len();
-    let Err(error) = Allocation::allocate(&pod.vm, &plan).await else {
+    let Err(error) = Allocation::allocate(pod.vm.driver(), &plan).await else {
         panic!("303 disks in 256 slots")
     };
     assert!(matches!(error, AllocateError::Refused(_)), "{error}");

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 
 async fn created(pod: &Pod, name: &str) -> (Allocation, Created) {
     let plan = pod.container(name);
-    let allocation = Allocation::allocate(&pod.vm, &plan).await.unwrap();
+    let allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
     let created = Created::create(pod.vm.clone(), name, &plan.container_root, &plan.spec)
         .await
         .unwrap();

@@ -115,6 +115,7 @@ pub struct Ledger {
     shares: Slots<Share>,
     overlays: Slots<Overlay>,
     limits: Limits,
+    layer_base: String,
 }
 
 enum Taken {
@@ -156,7 +157,16 @@ impl Ledger {
             shares: Slots::new(usize::MAX),
             overlays: Slots::new(usize::MAX),
             limits,
+            layer_base: "/run".to_owned(),
         }
+    }
+
+    /// Mounts shared layers below another directory than `/run` of the VM: in process isolation, where the host's own
+    /// `/run` is not ours.
+    #[must_use]
+    pub fn with_layers_below(mut self, directory: impl Into<String>) -> Self {
+        self.layer_base = directory.into();
+        self
     }
 
     /// Takes a slot for each want, or none at all. The leases stand in the order of the wants.
@@ -329,8 +339,9 @@ impl Ledger {
                 path: layer.path,
                 key: layer.key,
             };
+            let base = &self.layer_base;
             let at = |index| At {
-                guest_path: format!("/run/layers/p{index}"),
+                guest_path: format!("{base}/layers/p{index}"),
                 read_only: true,
             };
             return self
@@ -348,8 +359,9 @@ impl Ledger {
             layer: true,
             scratch_of: None,
         };
+        let base = &self.layer_base;
         let at = |index| At {
-            guest_path: format!("/run/mounts/scsi/m{index}"),
+            guest_path: format!("{base}/mounts/scsi/m{index}"),
             read_only: true,
         };
         self.scsi

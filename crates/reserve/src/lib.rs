@@ -30,6 +30,8 @@
 
 mod wants;
 
+pub use crate::wants::file_key;
+
 use cofferdam_ledger::{Lease, Ledger, ReserveError};
 use cofferdam_plan::Plan;
 

@@ -16,7 +16,7 @@ pub(crate) fn of_devices(needs: &Needs) -> Vec<Want> {
         layers.read_only.iter().map(|layer| {
             Want::Layer(LayerNeed {
                 path: layer.host_path.clone(),
-                key: key(layer.identity),
+                key: file_key(layer.identity),
                 bytes: layer.bytes,
             })
         })
@@ -24,7 +24,7 @@ pub(crate) fn of_devices(needs: &Needs) -> Vec<Want> {
     let scratch = needs.layers.iter().map(|layers| {
         Want::Disk(DiskNeed {
             path: layers.scratch.host_path.clone(),
-            key: key(layers.scratch.identity),
+            key: file_key(layers.scratch.identity),
             kind: DiskKind::Virtual,
             guest_path: layers.scratch_path.clone(),
             read_only: false,
@@ -34,7 +34,7 @@ pub(crate) fn of_devices(needs: &Needs) -> Vec<Want> {
     let disks = needs.disks.iter().map(|disk| {
         Want::Disk(DiskNeed {
             path: disk.host_path.clone(),
-            key: key(disk.identity),
+            key: file_key(disk.identity),
             kind: match disk.source {
                 DiskSource::Virtual => DiskKind::Virtual,
                 DiskSource::Physical => DiskKind::Physical,
@@ -78,7 +78,9 @@ pub(crate) fn mount_index(needs: &Needs, want: usize) -> Option<usize> {
     }
 }
 
-fn key(identity: FileId) -> FileKey {
+/// A file's identity in the ledger's words.
+#[must_use]
+pub fn file_key(identity: FileId) -> FileKey {
     FileKey {
         device: identity.device,
         inode: identity.inode,

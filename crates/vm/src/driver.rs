@@ -5,18 +5,23 @@
 //! the same. Every step has a limit (the bridge's or the backend's), so every wait for one ends.
 
 use std::{
-    fmt,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use cofferdam_backend::{Backend, BackendError, guest_settings};
-use cofferdam_bridge::{Bridge, BridgeError};
+use cofferdam_backend::{Backend, BackendError};
+use cofferdam_journal::{Journal, ManagedFile, StepNumber};
 use cofferdam_ledger::{
     Lease, Ledger, Next, Request, Step, StepFailure, StepToken,
     request::{GuestRequest, HostRequest},
 };
 use tokio::sync::watch;
+
+use crate::{
+    guest::{Guest, GuestError},
+    words::described,
+};
 
 /// How long after the agent's connection broke the hypervisor's end may be noticed.
 pub(crate) const DEATH_LIMIT: Duration = Duration::from_secs(3);
@@ -29,8 +34,9 @@ pub struct Driver {
 
 struct Inner {
     backend: Arc<dyn Backend>,
-    bridge: Arc<Bridge>,
+    guest: Arc<dyn Guest>,
     ledger: Mutex<Ledger>,
+    journal: Option<Journal>,
     /// Changes with every reported outcome: who waits for another's step asks again then.
     outcomes: watch::Sender<u64>,
 }
@@ -54,23 +60,59 @@ pub enum StepCause {
     Host(#[from] BackendError),
     /// The guest refused.
     #[error("guest: {0}")]
-    Guest(#[from] BridgeError),
+    Guest(#[from] GuestError),
+    /// What is about to be taken could not be written down, so it was not taken.
+    #[error("noting it in the journal: {0}")]
+    Journal(#[source] io::Error),
     /// Whoever performed it ended without a word.
     #[error("the step was abandoned")]
     Abandoned,
 }
 
 impl Driver {
-    pub(crate) fn new(backend: Arc<dyn Backend>, bridge: Arc<Bridge>) -> Self {
-        let ledger = Mutex::new(Ledger::new(backend.limits()));
+    /// Drives a ledger. With a journal, every step is in it before it is performed.
+    #[must_use]
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        guest: Arc<dyn Guest>,
+        ledger: Ledger,
+        journal: Option<Journal>,
+    ) -> Self {
         let (outcomes, _) = watch::channel(0);
         Self {
             inner: Arc::new(Inner {
                 backend,
-                bridge,
-                ledger,
+                guest,
+                ledger: Mutex::new(ledger),
+                journal,
                 outcomes,
             }),
+        }
+    }
+
+    /// The host side.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
+    /// Notes that a file is about to be taken that is deleted on release.
+    ///
+    /// # Errors
+    /// [`StepCause::Journal`]; the file must not be taken then.
+    pub fn note_managed(&self, file: ManagedFile) -> Result<(), StepCause> {
+        match &self.inner.journal {
+            Some(journal) => journal.manages(file).map_err(StepCause::Journal),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that such a file stays.
+    pub fn note_kept(&self, file: ManagedFile) {
+        if let Some(journal) = &self.inner.journal
+            && let Err(error) = journal.keeps(file)
+        {
+            tracing::warn!(%error, journal = %journal.path().display(), "noting that a file is kept");
         }
     }
 
@@ -107,6 +149,22 @@ impl Driver {
         if self.ledger().release(lease).is_err() {
             return Ok(());
         }
+        self.leave(lease).await
+    }
+
+    /// Like [`Driver::release`], for an allocation that is being undone: a file that would be deleted on release is
+    /// kept, since its container never was.
+    ///
+    /// # Errors
+    /// As for [`Driver::release`].
+    pub async fn abandon(&self, lease: Lease) -> Result<(), StepFailure> {
+        if self.ledger().abandon(lease).is_err() {
+            return Ok(());
+        }
+        self.leave(lease).await
+    }
+
+    async fn leave(&self, lease: Lease) -> Result<(), StepFailure> {
         let mut outcomes = self.inner.outcomes.subscribe();
         loop {
             let next = self.ledger().next(lease);
@@ -153,17 +211,42 @@ impl Inner {
             return Ok(());
         }
         tracing::debug!(step = %described(request), "performing");
+        let noted = self.note(request)?;
         let result = match request {
             Request::Host(request) => self.backend.perform(request).await.map_err(StepCause::Host),
-            Request::Guest(request) => self
-                .bridge
-                .modify(guest_settings(request))
-                .await
-                .map_err(StepCause::Guest),
+            Request::Guest(request) => self.guest.perform(request).await.map_err(StepCause::Guest),
         };
+        self.note_end(noted, &result);
         match result {
             Err(cause) if gives_back_to_the_vm(request) && self.is_dying(&cause).await => Ok(()),
             result => result,
+        }
+    }
+
+    /// Writes down what is about to be done. What gives something back is done all the same where that fails: a full
+    /// disk must not keep anybody from letting go.
+    fn note(&self, request: &Request) -> Result<Option<StepNumber>, StepCause> {
+        let Some(journal) = &self.journal else {
+            return Ok(None);
+        };
+        match journal.begin(request) {
+            Ok(number) => Ok(Some(number)),
+            Err(error) if gives_back(request) => {
+                tracing::warn!(%error, step = %described(request), "noting a step");
+                Ok(None)
+            }
+            Err(error) => Err(StepCause::Journal(error)),
+        }
+    }
+
+    /// A step whose end is not in the journal counts as one that may have taken effect.
+    fn note_end(&self, noted: Option<StepNumber>, result: &Result<(), StepCause>) {
+        let (Some(journal), Some(number)) = (&self.journal, noted) else {
+            return;
+        };
+        let failure = result.as_ref().err().map(ToString::to_string);
+        if let Err(error) = journal.end(number, failure) {
+            tracing::warn!(%error, number, "noting a step's end");
         }
     }
 
@@ -172,7 +255,9 @@ impl Inner {
         match cause {
             StepCause::Host(BackendError::Gone(_)) => true,
             StepCause::Guest(error) if error.is_closed() => {
-                tokio::time::timeout(DEATH_LIMIT, self.backend.exited()).await.is_ok()
+                tokio::time::timeout(DEATH_LIMIT, self.backend.exited())
+                    .await
+                    .is_ok()
             }
             _ => self.is_gone().await,
         }
@@ -225,6 +310,11 @@ impl Drop for Report {
     }
 }
 
+/// Whether a request takes nothing.
+fn gives_back(request: &Request) -> bool {
+    gives_back_to_the_vm(request) || matches!(request, Request::Host(HostRequest::DeleteFile { .. }))
+}
+
 /// Whether a request takes something away from the VM. Such a step is done once the VM is gone.
 fn gives_back_to_the_vm(request: &Request) -> bool {
     match request {
@@ -242,59 +332,5 @@ fn gives_back_to_the_vm(request: &Request) -> bool {
                 | GuestRequest::UnmountShare { .. }
                 | GuestRequest::RemoveCombinedLayers { .. }
         ),
-    }
-}
-
-/// A request in words, with its device and its paths.
-fn described(request: &Request) -> impl fmt::Display + '_ {
-    fmt::from_fn(move |f| match request {
-        Request::Host(request) => described_host(request, f),
-        Request::Guest(request) => described_guest(request, f),
-    })
-}
-
-fn described_host(request: &HostRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match request {
-        HostRequest::AttachScsi { address, path, .. } => {
-            write!(f, "attaching {} as {address}", path.display())
-        }
-        HostRequest::DetachScsi { address } => write!(f, "detaching {address}"),
-        HostRequest::AttachVpmem { index, path } => {
-            write!(f, "attaching {} as VPMEM {index}", path.display())
-        }
-        HostRequest::DetachVpmem { index } => write!(f, "detaching VPMEM {index}"),
-        HostRequest::AddShare { share, path, .. } => write!(f, "sharing {} as share {share}", path.display()),
-        HostRequest::RemoveShare { share } => write!(f, "withdrawing share {share}"),
-        HostRequest::DeleteFile { path } => write!(f, "deleting {}", path.display()),
-    }
-}
-
-fn described_guest(request: &GuestRequest, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match request {
-        GuestRequest::MountScsi {
-            address, guest_path, ..
-        } => write!(f, "mounting {address} on {guest_path}"),
-        GuestRequest::UnmountScsi {
-            address, guest_path, ..
-        } => {
-            write!(f, "unmounting {address} from {guest_path}")
-        }
-        GuestRequest::EjectScsi { address } => write!(f, "ejecting {address}"),
-        GuestRequest::MountVpmem { index, guest_path } => write!(f, "mounting VPMEM {index} on {guest_path}"),
-        GuestRequest::UnmountVpmem { index, guest_path } => {
-            write!(f, "unmounting VPMEM {index} from {guest_path}")
-        }
-        GuestRequest::MountShare {
-            share, guest_path, ..
-        } => write!(f, "mounting share {share} on {guest_path}"),
-        GuestRequest::UnmountShare {
-            share, guest_path, ..
-        } => {
-            write!(f, "unmounting share {share} from {guest_path}")
-        }
-        GuestRequest::CombineLayers { root, layers, .. } => {
-            write!(f, "combining {} layers at {root}", layers.len())
-        }
-        GuestRequest::RemoveCombinedLayers { root } => write!(f, "removing the combined layers at {root}"),
     }
 }

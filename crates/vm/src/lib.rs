@@ -6,8 +6,10 @@
 
 mod boot;
 mod driver;
+mod guest;
 mod guest_log;
 mod stdio;
+mod words;
 
 use std::{
     sync::{
@@ -19,12 +21,15 @@ use std::{
 
 use cofferdam_backend::{Backend, BackendError, VmExit};
 use cofferdam_bridge::Bridge;
+use cofferdam_journal::Journal;
+use cofferdam_ledger::Ledger;
 use cofferdam_protocol::NULL_CONTAINER_ID;
 
 use crate::stdio::StdioPorts;
 pub use crate::{
     boot::{BootError, BootOptions, BootTimes},
     driver::{Driver, StepCause, StepError},
+    guest::{Guest, GuestError},
     guest_log::GuestLog,
     stdio::StdioPort,
 };
@@ -49,8 +54,21 @@ impl UtilityVm {
     /// # Errors
     /// See [`BootError`]. The VM may be running then; [`Backend::stop`] ends it, or it is kept to be looked at.
     pub async fn boot(backend: Arc<dyn Backend>, options: &BootOptions) -> Result<Arc<Self>, BootError> {
+        Self::boot_with(backend, options, None).await
+    }
+
+    /// Like [`UtilityVm::boot`], with every step in a journal before it is performed.
+    ///
+    /// # Errors
+    /// As for [`UtilityVm::boot`].
+    pub async fn boot_with(
+        backend: Arc<dyn Backend>,
+        options: &BootOptions,
+        journal: Option<Journal>,
+    ) -> Result<Arc<Self>, BootError> {
         let booted = boot::boot(&backend, options).await?;
-        let driver = Driver::new(backend.clone(), booted.bridge.clone());
+        let ledger = Ledger::new(backend.limits());
+        let driver = Driver::new(backend.clone(), booted.bridge.clone(), ledger, journal);
         Ok(Arc::new(Self {
             backend,
             bridge: booted.bridge,
@@ -113,7 +131,9 @@ impl UtilityVm {
 
     /// How the VM ended, if it has, or does so right after its agent's connection broke.
     pub async fn died(&self) -> Option<VmExit> {
-        tokio::time::timeout(driver::DEATH_LIMIT, self.backend.exited()).await.ok()
+        tokio::time::timeout(driver::DEATH_LIMIT, self.backend.exited())
+            .await
+            .ok()
     }
 
     /// Asks the guest to power off, and ends it by force if it does not within its limit. Frees everything the
