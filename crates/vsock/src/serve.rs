@@ -38,7 +38,7 @@ pub(crate) struct Server {
     phase: Arc<Mutex<Phase>>,
     quit: EventNotifier,
     /// Disconnected when the hypervisor is no longer served. The thread may stay longer, for readers that are slow.
-    served: mpsc::Receiver<()>,
+    served: Mutex<mpsc::Receiver<()>>,
 }
 
 fn failed(action: &str) -> impl FnOnce(io::Error) -> VsockError {
@@ -98,7 +98,7 @@ impl Server {
             socket: socket.to_owned(),
             phase,
             quit,
-            served,
+            served: Mutex::new(served),
         })
     }
 }
@@ -157,7 +157,8 @@ impl Drop for Server {
         // Ends the wait for the hypervisor; harmless when that is over.
         let _ = self.quit.notify();
         // Disconnected without a message, always.
-        let _ = self.served.recv();
+        let served = self.served.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = served.recv();
         let _ = std::fs::remove_file(&self.socket);
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cofferdam_vsock::{VhostUserVsock, VsockError};
+use cofferdam_vsock::{VhostUserVsock, VsockError, VsockListener};
 
 use crate::{
     driver::{Driver, QUEUE_SIZE, TX},
@@ -44,6 +44,13 @@ fn a_device_is_dropped_at_once_however_far_the_hypervisor_has_come() {
         within(SOON, "the drop", move || drop(device));
         drop(hypervisor);
     }
+}
+
+#[test]
+fn a_device_and_its_listeners_go_to_any_thread() {
+    fn any_thread<T: Send + Sync>() {}
+    any_thread::<VhostUserVsock>();
+    any_thread::<VsockListener>();
 }
 
 #[test]
