@@ -56,8 +56,11 @@ pub struct Replay {
     /// Everything taken and not given back, with the request that took it and whether that request is known to have
     /// succeeded.
     pub held: BTreeMap<Held, (Request, bool)>,
-    /// Files that were to be deleted on release, and are not known to be.
+    /// Files that were to be deleted on release, whose disk was attached or about to be, and that are not known to be
+    /// deleted.
     pub managed: Vec<ManagedFile>,
+    /// Files that were to be deleted on release, and whose disk was never attached: they were not taken yet.
+    pub promised: Vec<ManagedFile>,
     /// Steps that had begun and not ended.
     pub under_way: BTreeMap<StepNumber, Request>,
     /// Lines read.
@@ -102,6 +105,13 @@ impl Replay {
                 if let Some(taken) = taken_by(&request) {
                     self.held.insert(taken, (request.clone(), false));
                 }
+                if let Request::Host(HostRequest::AttachScsi { path, .. }) = &request {
+                    let (taken, promised) = std::mem::take(&mut self.promised)
+                        .into_iter()
+                        .partition(|file| file.path == *path);
+                    self.promised = promised;
+                    self.managed.extend::<Vec<_>>(taken);
+                }
                 self.under_way.insert(step, request);
             }
             Record::End { step, error } => {
@@ -113,10 +123,13 @@ impl Replay {
                 }
                 // A failed step may have taken effect: what it takes stays listed, what it gives back too.
             }
-            Record::Manages(file) => self.managed.push(file),
+            Record::Manages(file) => self.promised.push(file),
             Record::Keeps(file) => {
-                if let Some(at) = self.managed.iter().position(|managed| *managed == file) {
-                    self.managed.remove(at);
+                for files in [&mut self.managed, &mut self.promised] {
+                    if let Some(at) = files.iter().position(|managed| *managed == file) {
+                        files.remove(at);
+                        break;
+                    }
                 }
             }
         }
@@ -251,15 +264,22 @@ mod tests {
             path: name.into(),
             key: FileKey { device: 1, inode: 2 },
         };
+        let managed = || Replay::read(&path).unwrap().managed;
         journal.manages(file("/a")).unwrap();
-        journal.manages(file("/b")).unwrap();
-        journal.keeps(file("/a")).unwrap();
-        assert_eq!(Replay::read(&path).unwrap().managed, [file("/b")]);
-        let request = Request::Host(HostRequest::DeleteFile { path: "/b".into() });
+        journal.manages(file("/d")).unwrap();
+        assert!(managed().is_empty(), "not attached, so not taken");
+        journal.begin(&attach()).unwrap();
+        assert_eq!(managed(), [file("/d")]);
+        journal.keeps(file("/d")).unwrap();
+        assert!(managed().is_empty());
+        journal.manages(file("/d")).unwrap();
+        journal.begin(&attach()).unwrap();
+        let request = Request::Host(HostRequest::DeleteFile { path: "/d".into() });
         let step = journal.begin(&request).unwrap();
-        assert_eq!(Replay::read(&path).unwrap().managed, [file("/b")]);
+        assert_eq!(managed(), [file("/d")]);
         journal.end(step, None).unwrap();
-        assert!(Replay::read(&path).unwrap().managed.is_empty());
+        assert!(managed().is_empty());
+        assert_eq!(Replay::read(&path).unwrap().promised, [file("/a")]);
     }
 
     #[test]
