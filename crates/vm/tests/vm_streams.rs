@@ -58,8 +58,8 @@ async fn writes_of_every_size_arrive_byte_for_byte_in_both_directions_at_once() 
             // Past the harness, which would keep it: a runner that watches for silence must hear of it.
             let _ = writeln!(
                 std::io::stderr(),
-                "writes of {size:>7}: {:>5} MiB to the host {up:>6.1} MiB/s, to the guest {down:>6.1}, \
-                 both ways {both:>6.1} each",
+                "writes of {size:>7}: {:>5} MiB to the host {up:>6.2} MiB/s, to the guest {down:>6.2}, \
+                 both ways {both:>6.2} each",
                 bytes / MIB,
             );
         } else {
