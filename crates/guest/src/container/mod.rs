@@ -14,10 +14,11 @@ use std::{
     time::Duration,
 };
 
+use cofferdam_mounting::mount_point;
 use cofferdam_protocol::message::{
     ContainerConfig, ContainerNotification, NotificationType, ProcessParameters, SchemaVersion,
 };
-use removal::{remove_cgroup, remove_tree};
+use removal::remove_cgroup;
 use rustix::process::Signal;
 use sandbox::Staged;
 use serde_json::Value;
@@ -329,7 +330,7 @@ impl Containers {
         }
         self.runtime.delete(id)?;
         for directory in container.scratch.iter().chain([&container.bundle]) {
-            remove_tree(directory)?;
+            mount_point::remove_tree(directory)?;
         }
         remove_cgroup(&cgroup(id))?;
         self.table().remove(id);
