@@ -30,6 +30,8 @@ pub enum Want {
     Share(ShareNeed),
     /// Layers and a scratch, overlaid.
     Overlay(OverlayNeed),
+    /// A mount of the VM, brought into a running container.
+    ContainerMount(ContainerMountNeed),
 }
 
 impl Want {
@@ -38,7 +40,7 @@ impl Want {
         match self {
             Self::Layer(layer) => Some(layer.key),
             Self::Disk(disk) => Some(disk.key),
-            Self::Share(_) | Self::Overlay(_) => None,
+            Self::Share(_) | Self::Overlay(_) | Self::ContainerMount(_) => None,
         }
     }
 }
@@ -93,6 +95,26 @@ pub struct OverlayNeed {
     pub layers: Vec<String>,
     /// Guest path of the scratch.
     pub scratch: String,
+}
+
+/// A further mount of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerMountNeed {
+    /// Which container.
+    pub container: String,
+    /// What: a path of the VM, or a `sandbox://` path.
+    pub source: String,
+    /// Where in the container.
+    pub destination: String,
+    /// Mounted read-only.
+    pub read_only: bool,
+}
+
+impl ContainerMountNeed {
+    /// The path the ledger keeps it under. A destination is one container's own, so the container is part of it.
+    pub(crate) fn path(&self) -> String {
+        format!("{}:{}", self.container, self.destination)
+    }
 }
 
 /// A mount of a device.
@@ -388,6 +410,76 @@ impl Device for Overlay {
     fn unmount(&self, (): (), _at: &At) -> GuestRequest {
         GuestRequest::RemoveCombinedLayers {
             root: self.0.root.clone(),
+        }
+    }
+
+    fn eject(&self, (): ()) -> Option<GuestRequest> {
+        None
+    }
+
+    fn detach(&self, (): ()) -> Option<HostRequest> {
+        None
+    }
+
+    fn delete(&self) -> Option<HostRequest> {
+        None
+    }
+}
+
+/// A mount of a running container: like combined layers no device of the host, only a mount of the guest.
+#[derive(Debug, Clone)]
+pub(crate) struct Injected(pub(crate) ContainerMountNeed);
+
+impl Device for Injected {
+    type Key = (String, String);
+    type Place = ();
+    const TABLE: Table = Table::ContainerMounts;
+
+    fn key(&self) -> Self::Key {
+        (self.0.container.clone(), self.0.destination.clone())
+    }
+
+    fn place(_index: usize, _serial: u64) {}
+
+    fn join(&mut self, _other: &Self, _fixed: bool) -> Result<(), String> {
+        // The second would cover the first, and taking the first out would find the second on top.
+        Err(format!(
+            "container {} has a mount on {} already that was added while it runs",
+            self.0.container, self.0.destination
+        ))
+    }
+
+    fn attach(&self, (): ()) -> Option<HostRequest> {
+        None
+    }
+
+    fn mount(&self, (): (), _at: &At) -> GuestRequest {
+        let ContainerMountNeed {
+            container,
+            source,
+            destination,
+            read_only,
+        } = self.0.clone();
+        GuestRequest::AddContainerMount {
+            container,
+            source,
+            destination,
+            read_only,
+        }
+    }
+
+    fn unmount(&self, (): (), _at: &At) -> GuestRequest {
+        let ContainerMountNeed {
+            container,
+            source,
+            destination,
+            read_only,
+        } = self.0.clone();
+        GuestRequest::RemoveContainerMount {
+            container,
+            source,
+            destination,
+            read_only,
         }
     }
 
