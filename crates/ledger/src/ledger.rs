@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LedgerView, Request, ReserveError, Shortage,
     address::{LUNS_PER_CONTROLLER, Limits},
-    device::{At, Disk, FileKey, Injected, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
+    device::{At, Disk, FileKey, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
     error::LeaseError,
+    injected::Injected,
     request::DiskKind,
     slot::Part,
     slots::{Machine, NoSlot, Reserved, Slots},
