@@ -48,6 +48,13 @@ pub enum Held {
     Share(ShareId),
     /// A mount of the guest, or of this host in process isolation.
     Mount(String),
+    /// A mount of a running container.
+    ContainerMount {
+        /// Which container.
+        container: String,
+        /// Where in it.
+        destination: String,
+    },
 }
 
 /// What a journal's owner held when it wrote its last line.
@@ -164,11 +171,17 @@ fn taken_by(request: &Request) -> Option<Held> {
             | GuestRequest::MountVpmem { guest_path, .. }
             | GuestRequest::MountShare { guest_path, .. } => guest_path.clone(),
             GuestRequest::CombineLayers { root, .. } => root.clone(),
+            GuestRequest::AddContainerMount {
+                container,
+                destination,
+                ..
+            } => return Some(in_container(container, destination)),
             GuestRequest::UnmountScsi { .. }
             | GuestRequest::EjectScsi { .. }
             | GuestRequest::UnmountVpmem { .. }
             | GuestRequest::UnmountShare { .. }
-            | GuestRequest::RemoveCombinedLayers { .. } => return None,
+            | GuestRequest::RemoveCombinedLayers { .. }
+            | GuestRequest::RemoveContainerMount { .. } => return None,
         }),
     })
 }
@@ -189,13 +202,26 @@ fn given_back_by(request: &Request) -> Option<Held> {
             | GuestRequest::UnmountVpmem { guest_path, .. }
             | GuestRequest::UnmountShare { guest_path, .. } => guest_path.clone(),
             GuestRequest::RemoveCombinedLayers { root } => root.clone(),
+            GuestRequest::RemoveContainerMount {
+                container,
+                destination,
+                ..
+            } => return Some(in_container(container, destination)),
             GuestRequest::MountScsi { .. }
             | GuestRequest::EjectScsi { .. }
             | GuestRequest::MountVpmem { .. }
             | GuestRequest::MountShare { .. }
-            | GuestRequest::CombineLayers { .. } => return None,
+            | GuestRequest::CombineLayers { .. }
+            | GuestRequest::AddContainerMount { .. } => return None,
         }),
     })
+}
+
+fn in_container(container: &str, destination: &str) -> Held {
+    Held::ContainerMount {
+        container: container.to_owned(),
+        destination: destination.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +281,32 @@ mod tests {
         assert_eq!(Replay::read(&path).unwrap().held.len(), 1);
         journal.end(step, None).unwrap();
         assert!(Replay::read(&path).unwrap().held.is_empty());
+    }
+
+    #[test]
+    fn one_destination_in_two_containers_is_two_things_held() {
+        let mount = |container: &str| GuestRequest::AddContainerMount {
+            container: container.into(),
+            source: "/run/gcs/c/1/mounts/m1".into(),
+            destination: "/data".into(),
+            read_only: false,
+        };
+        let (_dir, path, journal) = journal();
+        for container in ["a", "b"] {
+            let step = journal.begin(&Request::Guest(mount(container))).unwrap();
+            journal.end(step, None).unwrap();
+        }
+        let removal = GuestRequest::RemoveContainerMount {
+            container: "a".into(),
+            source: "/run/gcs/c/1/mounts/m1".into(),
+            destination: "/data".into(),
+            read_only: false,
+        };
+        let step = journal.begin(&Request::Guest(removal)).unwrap();
+        assert_eq!(Replay::read(&path).unwrap().held.len(), 2);
+        journal.end(step, None).unwrap();
+        let held: Vec<_> = Replay::read(&path).unwrap().held.into_keys().collect();
+        assert_eq!(held, [in_container("b", "/data")]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     address::{LUNS_PER_CONTROLLER, Limits},
     device::{At, Disk, FileKey, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
     error::LeaseError,
+    injected::Injected,
     request::DiskKind,
     slot::Part,
     slots::{Machine, NoSlot, Reserved, Slots},
@@ -34,6 +35,8 @@ pub enum Table {
     Shares,
     /// Combined layers; unbounded.
     Overlays,
+    /// Mounts of running containers; unbounded.
+    ContainerMounts,
 }
 
 impl fmt::Display for Table {
@@ -43,6 +46,7 @@ impl fmt::Display for Table {
             Self::Vpmem => "persistent-memory devices",
             Self::Shares => "shares",
             Self::Overlays => "combined layers",
+            Self::ContainerMounts => "mounts of running containers",
         })
     }
 }
@@ -114,6 +118,7 @@ pub struct Ledger {
     vpmem: Slots<Pmem>,
     shares: Slots<Share>,
     overlays: Slots<Overlay>,
+    injected: Slots<Injected>,
     limits: Limits,
     layer_base: String,
 }
@@ -123,6 +128,7 @@ enum Taken {
     Vpmem(Reserved<Pmem>),
     Share(Reserved<Share>),
     Overlay(Reserved<Overlay>),
+    Injected(Reserved<Injected>),
 }
 
 impl Taken {
@@ -132,6 +138,7 @@ impl Taken {
             Self::Vpmem(reserved) => reserved.lease,
             Self::Share(reserved) => reserved.lease,
             Self::Overlay(reserved) => reserved.lease,
+            Self::Injected(reserved) => reserved.lease,
         }
     }
 
@@ -142,6 +149,7 @@ impl Taken {
             Self::Vpmem(reserved) => reserved.is_new(),
             Self::Share(reserved) => reserved.is_new(),
             Self::Overlay(reserved) => reserved.is_new(),
+            Self::Injected(reserved) => reserved.is_new(),
         }
     }
 }
@@ -156,6 +164,7 @@ impl Ledger {
             vpmem: Slots::new(limits.vpmem_devices as usize),
             shares: Slots::new(usize::MAX),
             overlays: Slots::new(usize::MAX),
+            injected: Slots::new(usize::MAX),
             limits,
             layer_base: "/run".to_owned(),
         }
@@ -327,6 +336,16 @@ impl Ledger {
                 let taken = self.overlays.reserve(Overlay(need), |_| at);
                 taken.map(Taken::Overlay).map_err(|why| (Table::Overlays, why))
             }
+            Want::ContainerMount(need) => {
+                let at = At {
+                    guest_path: need.path(),
+                    read_only: need.read_only,
+                };
+                let taken = self.injected.reserve(Injected(need), |_| at);
+                taken
+                    .map(Taken::Injected)
+                    .map_err(|why| (Table::ContainerMounts, why))
+            }
         }
     }
 
@@ -376,6 +395,7 @@ impl Ledger {
             Taken::Vpmem(reserved) => self.vpmem.undo(reserved),
             Taken::Share(reserved) => self.shares.undo(reserved),
             Taken::Overlay(reserved) => self.overlays.undo(reserved),
+            Taken::Injected(reserved) => self.injected.undo(reserved),
         }
     }
 
@@ -409,7 +429,8 @@ impl Ledger {
         self.machine_mut(token.table).outcome(token, result)
     }
 
-    /// Where the lease's mount is in the guest; `None` for a stale one.
+    /// Where the lease's mount is in the guest, for a mount of a running container as `<container>:<destination>`;
+    /// `None` for a stale one.
     #[must_use]
     pub fn guest_path(&self, lease: Lease) -> Option<&str> {
         self.machine(lease.table).guest_path(lease)
@@ -418,7 +439,13 @@ impl Ledger {
     /// Everything that is held now.
     #[must_use]
     pub fn view(&self) -> LedgerView {
-        let slots = [Table::Scsi, Table::Vpmem, Table::Shares, Table::Overlays];
+        let slots = [
+            Table::Scsi,
+            Table::Vpmem,
+            Table::Shares,
+            Table::Overlays,
+            Table::ContainerMounts,
+        ];
         LedgerView {
             scsi: self.scsi.usage(),
             vpmem: self.vpmem.usage(),
@@ -435,6 +462,7 @@ impl Ledger {
             Table::Vpmem => &self.vpmem,
             Table::Shares => &self.shares,
             Table::Overlays => &self.overlays,
+            Table::ContainerMounts => &self.injected,
         }
     }
 
@@ -444,6 +472,7 @@ impl Ledger {
             Table::Vpmem => &mut self.vpmem,
             Table::Shares => &mut self.shares,
             Table::Overlays => &mut self.overlays,
+            Table::ContainerMounts => &mut self.injected,
         }
     }
 }
