@@ -8,6 +8,7 @@
 //!   them. `slot` is one: a device, its mounts, who holds them.
 //! * [`state`] has the states of a device and of a mount, with their tables.
 //! * [`device`] says what a need turns into: which table, and the host and guest request of each step.
+//! * `admission` reserves for one container, or for all of a pod at once.
 //! * [`request`] has those requests, [`address`] the places and limits.
 //!
 //! ```
@@ -29,6 +30,7 @@
 //! ```
 
 pub mod address;
+mod admission;
 pub mod device;
 mod error;
 mod free;
@@ -41,6 +43,7 @@ pub mod state;
 mod view;
 
 pub use crate::{
+    admission::{Group, GroupRefusal, GroupShare},
     device::Want,
     error::{LeaseError, ReserveError, Shortage},
     ledger::{Lease, Ledger, Next, Step, StepFailure, StepToken, Table},

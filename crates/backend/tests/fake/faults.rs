@@ -102,7 +102,10 @@ async fn a_vm_that_dies_at_a_step_takes_everything_with_it() {
         }
         assert!(b.mount(DISK, "/m").await.unwrap_err().is_closed());
         // As the end of the stream, or as a write that found it ended.
-        assert!(matches!(exited.await, Err(CloseReason::Ended | CloseReason::Io(_))));
+        assert!(matches!(
+            exited.await,
+            Err(CloseReason::Ended | CloseReason::Io(_))
+        ));
         let exit = b.vm.exited().await;
         assert!(!exit.expected);
         assert_eq!(b.vm.stop().await.unwrap(), exit, "stopping a dead VM is harmless");
