@@ -13,12 +13,15 @@ use crate::{
     Lease, Ledger, ReserveError, Shortage, Table, Want, device::FileKey, ledger::Taken, slots::NoSlot,
 };
 
+/// A want that depends on the guest paths of others.
+pub type LastWant<'a> = Box<dyn FnOnce(&[String]) -> Option<Want> + 'a>;
+
 /// What one container wants.
 pub struct Group<'a> {
     /// Everything that depends on nothing else.
     pub wants: Vec<Want>,
     /// One want more that depends on the guest paths of the others, which stand in the order of the wants.
-    pub last: Box<dyn FnOnce(&[String]) -> Option<Want> + 'a>,
+    pub last: LastWant<'a>,
 }
 
 /// Why the groups of a pod were refused. Nothing has been reserved.

@@ -43,7 +43,7 @@ pub mod state;
 mod view;
 
 pub use crate::{
-    admission::{Group, GroupRefusal, GroupShare},
+    admission::{Group, GroupRefusal, GroupShare, LastWant},
     device::Want,
     error::{LeaseError, ReserveError, Shortage},
     ledger::{Lease, Ledger, Next, Step, StepFailure, StepToken, Table},
