@@ -1,18 +1,13 @@
 //! The ledger of one VM: its tables, and the leases on their slots.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    error::Error,
-    fmt,
-    sync::Arc,
-};
+use std::{error::Error, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LedgerView, Request, ReserveError, Shortage,
+    LedgerView, Request,
     address::{LUNS_PER_CONTROLLER, Limits},
-    device::{At, Disk, FileKey, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
+    device::{At, Disk, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
     error::LeaseError,
     injected::Injected,
     request::DiskKind,
@@ -123,7 +118,8 @@ pub struct Ledger {
     layer_base: String,
 }
 
-enum Taken {
+/// What a want has got, until it is known whether the others get theirs.
+pub(crate) enum Taken {
     Scsi(Reserved<Disk>),
     Vpmem(Reserved<Pmem>),
     Share(Reserved<Share>),
@@ -132,7 +128,7 @@ enum Taken {
 }
 
 impl Taken {
-    fn lease(&self) -> Lease {
+    pub(crate) fn lease(&self) -> Lease {
         match self {
             Self::Scsi(reserved) => reserved.lease,
             Self::Vpmem(reserved) => reserved.lease,
@@ -143,7 +139,7 @@ impl Taken {
     }
 
     /// Whether it took a slot of its own, rather than a further hold on one.
-    fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Scsi(reserved) => reserved.is_new(),
             Self::Vpmem(reserved) => reserved.is_new(),
@@ -178,85 +174,14 @@ impl Ledger {
         self
     }
 
-    /// Takes a slot for each want, or none at all. The leases stand in the order of the wants.
-    ///
-    /// # Errors
-    /// [`ReserveError::Full`] with everything that is missing, or the first conflict.
-    pub fn reserve(&mut self, wants: Vec<Want>) -> Result<Vec<Lease>, ReserveError> {
-        self.reserve_with(wants, |_| None)
-    }
-
-    /// Like [`Ledger::reserve`], with one want more that depends on the guest paths of the others: they stand in the
-    /// order of the wants, and its lease comes last.
-    ///
-    /// # Errors
-    /// As for [`Ledger::reserve`].
-    pub fn reserve_with(
-        &mut self,
-        wants: Vec<Want>,
-        last: impl FnOnce(&[String]) -> Option<Want>,
-    ) -> Result<Vec<Lease>, ReserveError> {
-        let mut taken = Vec::with_capacity(wants.len() + 1);
-        let mut missing: BTreeMap<Table, BTreeSet<Option<FileKey>>> = BTreeMap::new();
-        for (want, need) in wants.into_iter().enumerate() {
-            // A file that is wanted twice lacks one slot.
-            let file = need.file();
-            match self.take_with(&taken, need) {
-                Ok(reserved) => taken.push(reserved),
-                Err((table, NoSlot::Full)) => {
-                    missing.entry(table).or_default().insert(file);
-                }
-                Err((_, NoSlot::Conflict(reason))) => {
-                    self.undo_all(taken);
-                    return Err(ReserveError::Conflict { want, reason });
-                }
-            }
-        }
-        if missing.is_empty() {
-            let path = |one: &Taken| self.guest_path(one.lease()).unwrap_or_default().to_owned();
-            let paths: Vec<_> = taken.iter().map(path).collect();
-            if let Some(need) = last(&paths) {
-                match self.take_with(&taken, need) {
-                    Ok(reserved) => taken.push(reserved),
-                    Err((table, NoSlot::Full)) => {
-                        missing.entry(table).or_default().insert(None);
-                    }
-                    Err((_, NoSlot::Conflict(reason))) => {
-                        let want = taken.len();
-                        self.undo_all(taken);
-                        return Err(ReserveError::Conflict { want, reason });
-                    }
-                }
-            }
-        }
-        if missing.is_empty() {
-            return Ok(taken.iter().map(Taken::lease).collect());
-        }
-        let mut new: BTreeMap<Table, usize> = BTreeMap::new();
-        for one in taken.iter().filter(|one| one.is_new()) {
-            *new.entry(one.lease().table).or_default() += 1;
-        }
-        self.undo_all(taken);
-        let shortage = |(table, lacking): (Table, BTreeSet<_>)| {
-            let usage = self.machine(table).usage();
-            Shortage {
-                table,
-                wanted: lacking.len() + new.get(&table).copied().unwrap_or_default(),
-                free: usage.total - usage.used,
-                total: usage.total,
-            }
-        };
-        Err(ReserveError::Full(missing.into_iter().map(shortage).collect()))
-    }
-
     /// In reverse, so that a device joined twice is as it was before the first time.
-    fn undo_all(&mut self, taken: Vec<Taken>) {
+    pub(crate) fn undo_all(&mut self, taken: Vec<Taken>) {
         for one in taken.into_iter().rev() {
             self.undo(one);
         }
     }
 
-    fn take_with(&mut self, taken: &[Taken], want: Want) -> Result<Taken, (Table, NoSlot)> {
+    pub(crate) fn take_with(&mut self, taken: &[Taken], want: Want) -> Result<Taken, (Table, NoSlot)> {
         if let Want::Overlay(overlay) = &want {
             let claimed = self.claim_scratch(taken, overlay);
             claimed.map_err(|reason| (Table::Overlays, NoSlot::Conflict(reason)))?;
@@ -456,7 +381,7 @@ impl Ledger {
         }
     }
 
-    fn machine(&self, table: Table) -> &dyn Machine {
+    pub(crate) fn machine(&self, table: Table) -> &dyn Machine {
         match table {
             Table::Scsi => &self.scsi,
             Table::Vpmem => &self.vpmem,

@@ -9,6 +9,7 @@
 //! * [`state`] has the states of a device and of a mount, with their tables.
 //! * [`device`] says what a need turns into: which table, and the host and guest request of each step; `injected`
 //!   says it for mounts of running containers.
+//! * `admission` reserves for one container, or for all of a pod at once.
 //! * [`request`] has those requests, [`address`] the places and limits.
 //!
 //! ```
@@ -30,6 +31,7 @@
 //! ```
 
 pub mod address;
+mod admission;
 pub mod device;
 mod error;
 mod free;
@@ -43,6 +45,7 @@ pub mod state;
 mod view;
 
 pub use crate::{
+    admission::{Group, GroupRefusal, GroupShare, LastWant},
     device::Want,
     error::{LeaseError, ReserveError, Shortage},
     ledger::{Lease, Ledger, Next, Step, StepFailure, StepToken, Table},

@@ -140,6 +140,10 @@ fn in_words(held: &Held, request: &Request) -> String {
             Held::Vpmem(index) => format!("VPMEM {index}"),
             Held::Share(share) => format!("share {share}"),
             Held::Mount(path) => format!("guest mount {path}"),
+            Held::ContainerMount {
+                container,
+                destination,
+            } => format!("mount {destination} of container {container}"),
         },
     }
 }

@@ -103,6 +103,7 @@ fn negotiate(body: &[u8]) -> Result<Value> {
                 signal_process_supported: true,
                 dump_stacks_supported: true,
                 delete_container_state_supported: true,
+                cofferdam_container_mounts: false,
             },
             ..Capabilities::default()
         },
