@@ -209,6 +209,7 @@ fn the_capabilities_of_a_linux_guest() {
                     signal_process_supported: true,
                     dump_stacks_supported: true,
                     delete_container_state_supported: true,
+                    ..Default::default()
                 },
                 ..Default::default()
             },

@@ -100,4 +100,7 @@ pub struct GuestDefinedCapabilities {
     /// `DeleteContainerState` is answered.
     #[serde(skip_serializing_if = "is_zero")]
     pub delete_container_state_supported: bool,
+    /// `GetProperties` of the VM itself knows `Mounts` and `AgentMemory`: an extension of cofferdam's agent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cofferdam_mounts: bool,
 }
