@@ -411,7 +411,7 @@ impl Bridge {
     }
 }
 
-fn context<P: Payload>(container_id: &str, subject: impl Into<String>) -> CallContext {
+pub(crate) fn context<P: Payload>(container_id: &str, subject: impl Into<String>) -> CallContext {
     CallContext {
         operation: P::TYPE,
         subject: subject.into(),

@@ -232,6 +232,7 @@ fn the_capabilities_of_a_linux_guest() {
                     dump_stacks_supported: true,
                     delete_container_state_supported: true,
                     cofferdam_container_mounts: false,
+                    ..Default::default()
                 },
                 ..Default::default()
             },
