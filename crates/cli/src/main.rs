@@ -3,6 +3,8 @@
 mod args;
 mod boot_files;
 mod exit;
+mod fsck;
+mod owned;
 mod plan;
 mod run;
 mod signals;
@@ -12,6 +14,7 @@ mod timings;
 use std::io::IsTerminal;
 
 use clap::Parser;
+use cofferdam_owner::Root;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -22,16 +25,18 @@ use crate::{
 fn main() -> ! {
     let cli = Cli::parse();
     let exit = match log_to_stderr(&cli) {
-        Ok(()) => dispatch(cli.command),
+        Ok(()) => dispatch(cli),
         Err(exit) => exit,
     };
     // Not a return from main: a thread may still be blocked on reading standard input.
     std::process::exit(exit.announce())
 }
 
-fn dispatch(command: Command) -> Exit {
-    match command {
+fn dispatch(cli: Cli) -> Exit {
+    let root = cli.root.map_or_else(Root::for_this_user, Root::new);
+    match cli.command {
         Command::Plan(args) => plan::execute(&args),
+        Command::Fsck(args) => fsck::execute(&root, &args),
         Command::Run(args) => {
             // Two workers: one may be busy with a stream while the other answers the guest.
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -40,7 +45,7 @@ fn dispatch(command: Command) -> Exit {
                 .build();
             match runtime {
                 Ok(runtime) => {
-                    let exit = runtime.block_on(run::execute(args));
+                    let exit = runtime.block_on(run::execute(&root, args));
                     runtime.shutdown_background();
                     exit
                 }
