@@ -4,6 +4,7 @@
 
 pub(crate) mod disks;
 pub(crate) mod filesystem;
+pub(crate) mod mount_attr;
 pub(crate) mod mount_point;
 pub(crate) mod mountinfo;
 pub(crate) mod overlay;
