@@ -1,16 +1,19 @@
 //! A container in a utility VM: allocate, create, start, wait, release.
 //!
 //! [`facts`] looks at the host's files for the plan; [`Allocation`] gives the VM what the plan needs and takes it
-//! back; [`Created`] and [`Running`] are the container itself.
+//! back; [`Created`] and [`Running`] are the container itself, and [`Mounts`] what it is given while it runs.
 
 pub mod facts;
 
 mod allocate;
+mod holding;
+mod hot_mount;
 mod lifecycle;
 mod stdio;
 
 pub use crate::{
     allocate::{AllocateError, Allocation, ReleaseError, Subject, left_behind},
+    hot_mount::{HotMount, HotMountError, Mounted, Mounts},
     lifecycle::{Created, Handle, RunError, Running, delete_state, read_spec},
     stdio::Stdio,
 };
