@@ -4,6 +4,7 @@ mod args;
 mod boot_files;
 mod exit;
 mod fsck;
+mod mount;
 mod owned;
 mod plan;
 mod run;
@@ -37,6 +38,7 @@ fn dispatch(cli: Cli) -> Exit {
     match cli.command {
         Command::Plan(args) => plan::execute(&args),
         Command::Fsck(args) => fsck::execute(&root, &args),
+        Command::Mount(command) => mount::execute(&root, &command),
         Command::Run(args) => {
             // Two workers: one may be busy with a stream while the other answers the guest.
             let runtime = tokio::runtime::Builder::new_multi_thread()

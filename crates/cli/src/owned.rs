@@ -2,12 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use cofferdam_container::Mounts;
 use cofferdam_ledger::{
     address::ScsiAddress,
     request::{GuestRequest, HostRequest, ShareId},
@@ -20,6 +21,8 @@ use cofferdam_owner::{
 use cofferdam_vm::{Guest, UtilityVm};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::{mount::Listed, plan::check_image};
 
 /// Between two looks at a VM in which something seemed to be wrong: a step may just have been under way.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
@@ -131,11 +134,54 @@ pub(crate) struct FoundLine {
 /// The answers about one VM.
 pub(crate) struct VmOwner {
     vm: Arc<UtilityVm>,
+    running: Mutex<Option<RunningContainer>>,
+}
+
+/// A container that mounts can be added to.
+#[derive(Clone)]
+struct RunningContainer {
+    id: String,
+    mounts: Arc<Mounts>,
 }
 
 impl VmOwner {
     pub(crate) fn new(vm: Arc<UtilityVm>) -> Self {
-        Self { vm }
+        Self {
+            vm,
+            running: Mutex::default(),
+        }
+    }
+
+    /// From now on mounts can be added to this container.
+    pub(crate) fn runs(&self, id: &str, mounts: Arc<Mounts>) {
+        let id = id.to_owned();
+        *self.running() = Some(RunningContainer { id, mounts });
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<RunningContainer>> {
+        // It is replaced as a whole.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self) -> Result<RunningContainer> {
+        self.running().clone().context("it does not run yet")
+    }
+
+    async fn add_mount(&self, entry: Value) -> Result<Listed> {
+        let container = self.container()?;
+        let mount: cofferdam_plan::Mount = serde_json::from_value(entry).context("the mount")?;
+        // Sources are absolute: whoever asks has another working directory.
+        let plan = container.mounts.plan(&mount, Path::new("/"), &check_image)?;
+        Ok(container.mounts.add(&container.id, &plan).await?.into())
+    }
+
+    async fn remove_mount(&self, destination: &str) -> Result<()> {
+        Ok(self.container()?.mounts.remove(destination).await?)
+    }
+
+    fn list_mounts(&self) -> Result<Vec<Listed>> {
+        let mounts = self.container()?.mounts.list();
+        Ok(mounts.into_iter().map(Listed::from).collect())
     }
 
     async fn differences(&self) -> Result<Vec<(Difference, Option<GuestMount>)>> {
@@ -269,9 +315,11 @@ impl Answers for VmOwner {
     async fn answer(&self, question: Question) -> Result<Value, String> {
         let answered = match question {
             Question::Check { repair } => self.check(repair).await.map(serde_json::to_value),
-            Question::MountAdd { .. } | Question::MountRemove { .. } => {
-                return Err("not while it is like this".into());
+            Question::MountAdd { mount } => self.add_mount(mount).await.map(serde_json::to_value),
+            Question::MountRemove { destination } => {
+                self.remove_mount(&destination).await.map(serde_json::to_value)
             }
+            Question::MountList => self.list_mounts().map(serde_json::to_value),
         };
         match answered {
             Ok(Ok(value)) => Ok(value),

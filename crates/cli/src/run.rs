@@ -126,7 +126,7 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
-        Ok(_server) => in_vm(id, &vm, spec, bundle, signals, timings).await,
+        Ok((owner, _server)) => in_vm(id, &vm, &owner, spec, bundle, signals, timings).await,
         Err(error) => Err(Stopped::Failed(error)),
     };
     if ended.is_err() {
@@ -140,9 +140,15 @@ async fn owned_run(
 }
 
 /// Notes the VM's process, and answers whoever asks about it.
-fn answering(owned: &mut Owned, backend: &QemuBackend, vm: &Arc<UtilityVm>) -> Result<ServerTask> {
+fn answering(
+    owned: &mut Owned,
+    backend: &QemuBackend,
+    vm: &Arc<UtilityVm>,
+) -> Result<(Arc<VmOwner>, ServerTask)> {
     owned.note_hypervisor(backend.process_id())?;
-    owned::serve(owned.dir(), Arc::new(VmOwner::new(vm.clone())))
+    let owner = Arc::new(VmOwner::new(vm.clone()));
+    let server = owned::serve(owned.dir(), owner.clone())?;
+    Ok((owner, server))
 }
 
 fn config(args: &VmArgs) -> Result<QemuConfig> {
@@ -175,6 +181,7 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
 async fn in_vm(
     id: &str,
     vm: &Arc<UtilityVm>,
+    owner: &VmOwner,
     spec: &Spec,
     bundle: &Path,
     signals: &mut Signals,
@@ -187,7 +194,7 @@ async fn in_vm(
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
     };
     timings.reached("allocated");
-    let ended = match container(vm, id, &plan, signals, timings).await {
+    let ended = match container(vm, owner, &allocation, id, &plan, signals, timings).await {
         Err(RunError::Wait(error)) if error.is_closed() => Err(died(vm, &error).await),
         Err(RunError::Lost(reason)) => Err(died(vm, &reason).await),
         Err(error @ (RunError::Create(_) | RunError::Start(_))) => Err(Stopped::NotStarted(error)),
@@ -220,6 +227,8 @@ fn told(error: impl std::fmt::Display) -> anyhow::Error {
 /// The container from Create to its exit.
 async fn container(
     vm: &Arc<UtilityVm>,
+    owner: &VmOwner,
+    allocation: &Allocation,
     id: &str,
     plan: &Plan,
     signals: &mut Signals,
@@ -235,6 +244,7 @@ async fn container(
         stderr: Some(Box::new(tokio::io::stderr())),
     };
     let running = created.start(stdio, terminal::size()).await?;
+    owner.runs(id, allocation.mounts().clone());
     timings.reached("started");
     let status = attended(running, signals).await;
     drop(raw);
