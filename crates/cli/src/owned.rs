@@ -1,6 +1,7 @@
 //! This process as a VM's owner: its record on disk, and its answers to those who ask.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -225,8 +226,9 @@ impl VmOwner {
             Thing::Mount(path) => (0, std::cmp::Reverse(path.clone())),
             _ => (1, std::cmp::Reverse(String::new())),
         });
+        let disks = self.vm.backend().devices().await?.scsi;
         for (difference, mount) in found {
-            let remedy = remedy(&difference, mount.as_ref());
+            let remedy = remedy(&difference, mount.as_ref(), &disks);
             let mut line = FoundLine {
                 what: difference.thing.to_string(),
                 state: difference.problem.to_string(),
@@ -246,8 +248,17 @@ impl VmOwner {
     }
 
     async fn free(&self, remedy: &Remedy) -> Result<()> {
+        let mut first_failure = None;
+        let mut succeeded = remedy.guest.is_empty();
         for request in &remedy.guest {
-            self.vm.bridge().as_ref().perform(request).await?;
+            match self.vm.bridge().as_ref().perform(request).await {
+                Ok(()) => succeeded = true,
+                Err(error) => first_failure = first_failure.or(Some(error)),
+            }
+        }
+        match first_failure {
+            Some(error) if !(remedy.any_will_do && succeeded) => return Err(error.into()),
+            _ => {}
         }
         for request in &remedy.host {
             self.vm.backend().perform(request).await?;
@@ -259,18 +270,26 @@ impl VmOwner {
 /// What frees something that nobody holds.
 struct Remedy {
     word: &'static str,
+    /// In this order.
     guest: Vec<GuestRequest>,
+    /// Only one of the guest's steps is the right one, and it is not known which.
+    any_will_do: bool,
     host: Vec<HostRequest>,
 }
 
 /// `None` where nothing can free it, or where it is missing rather than left.
-fn remedy(difference: &Difference, mount: Option<&GuestMount>) -> Option<Remedy> {
+fn remedy(
+    difference: &Difference,
+    mount: Option<&GuestMount>,
+    disks: &BTreeSet<ScsiAddress>,
+) -> Option<Remedy> {
     if difference.problem == Problem::NotThere {
         return None;
     }
     let detach = |guest, host| Remedy {
         word: "detach",
         guest,
+        any_will_do: false,
         host,
     };
     Some(match &difference.thing {
@@ -283,31 +302,32 @@ fn remedy(difference: &Difference, mount: Option<&GuestMount>) -> Option<Remedy>
         Thing::Object(_) => return None,
         Thing::Mount(path) => Remedy {
             word: "unmount",
-            guest: vec![unmount(path, mount)?],
+            guest: unmount(path, mount?, disks),
+            any_will_do: true,
             host: vec![],
         },
     })
 }
 
-/// A removal is asked for by what was mounted; the agent looks at the path alone.
-fn unmount(path: &str, mount: Option<&GuestMount>) -> Option<GuestRequest> {
+/// A removal names what was mounted; of a disk the mount table does not say which, so each is named in turn.
+fn unmount(path: &str, mount: &GuestMount, disks: &BTreeSet<ScsiAddress>) -> Vec<GuestRequest> {
     let guest_path = path.to_owned();
-    Some(match mount?.fs_type.as_str() {
-        "overlay" => GuestRequest::RemoveCombinedLayers { root: guest_path },
-        "9p" => GuestRequest::UnmountShare {
+    match mount.fs_type.as_str() {
+        "overlay" => vec![GuestRequest::RemoveCombinedLayers { root: guest_path }],
+        "9p" => vec![GuestRequest::UnmountShare {
             share: ShareId(0),
             guest_path,
             read_only: false,
-        },
-        _ => GuestRequest::UnmountScsi {
-            address: ScsiAddress {
-                controller: 0,
-                lun: 0,
-            },
-            guest_path,
-            read_only: false,
-        },
-    })
+        }],
+        _ => {
+            let of = |address: &ScsiAddress| GuestRequest::UnmountScsi {
+                address: *address,
+                guest_path: guest_path.clone(),
+                read_only: false,
+            };
+            disks.iter().map(of).collect()
+        }
+    }
 }
 
 #[async_trait]
@@ -326,5 +346,67 @@ impl Answers for VmOwner {
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(format!("{error:#}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cofferdam_backend::{
+        Backend,
+        fake::{FakeBackend, FakeOptions},
+    };
+    use cofferdam_ledger::request::DiskKind;
+    use cofferdam_vm::BootOptions;
+
+    use super::*;
+
+    const ADDRESS: ScsiAddress = ScsiAddress {
+        controller: 1,
+        lun: 2,
+    };
+
+    async fn owner() -> (FakeBackend, VmOwner) {
+        let backend = FakeBackend::new(FakeOptions::default());
+        let vm = UtilityVm::boot(Arc::new(backend.clone()), &BootOptions::default()).await;
+        (backend, VmOwner::new(vm.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn what_nobody_holds_in_a_living_vm_is_found_and_freed() {
+        let (backend, owner) = owner().await;
+        assert_eq!(owner.check(false).await.unwrap(), CheckReport::default());
+        let attach = HostRequest::AttachScsi {
+            address: ADDRESS,
+            path: "/d".into(),
+            kind: DiskKind::Virtual,
+            read_only: false,
+        };
+        backend.perform(&attach).await.unwrap();
+        let mount = GuestRequest::MountScsi {
+            address: ADDRESS,
+            guest_path: "/run/gcs/c/9/mounts/m0".into(),
+            read_only: false,
+        };
+        owner.vm.bridge().as_ref().perform(&mount).await.unwrap();
+
+        let found = owner.check(false).await.unwrap().found;
+        let words: Vec<_> = found
+            .iter()
+            .map(|line| (line.what.as_str(), line.freed))
+            .collect();
+        let expected = ["guest mount /run/gcs/c/9/mounts/m0", "SCSI 1:2"].map(|what| (what, false));
+        assert_eq!(words, expected);
+        let freed = owner.check(true).await.unwrap().found;
+        assert!(freed.iter().all(|line| line.freed), "{freed:?}");
+        assert_eq!(owner.check(false).await.unwrap(), CheckReport::default());
+        assert!(backend.host_devices().is_empty() && backend.guest_mounts().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_mount_needs_a_container_that_runs() {
+        let (_backend, owner) = owner().await;
+        let mount = serde_json::json!({ "type": "bind", "source": "/", "destination": "/d" });
+        let refused = owner.answer(Question::MountAdd { mount }).await.unwrap_err();
+        assert_eq!(refused, "it does not run yet");
     }
 }
