@@ -33,8 +33,10 @@ mod connection;
 mod error;
 mod exits;
 mod options;
+mod vm_properties;
 
 pub use calls::{Bridge, Negotiated};
 pub use error::{BridgeError, CallContext, CloseReason, GuestFailure};
 pub use exits::ContainerExit;
 pub use options::{Options, Timeouts};
+pub use vm_properties::GuestMounts;

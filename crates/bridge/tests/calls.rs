@@ -7,6 +7,7 @@ use std::time::Duration;
 use cofferdam_bridge::{Bridge, BridgeError, Options};
 use cofferdam_protocol::{HResult, NULL_CONTAINER_ID, message::*, settings::*};
 use peer::{connected, connected_with, ends, linux};
+use serde_json::json;
 
 #[tokio::test]
 async fn connecting_negotiates_version_4_and_keeps_the_capabilities() {
@@ -173,6 +174,59 @@ async fn a_container_lives_through_the_calls_and_its_exit_is_noticed() {
 }
 
 #[tokio::test]
+async fn the_vm_tells_its_mounts_those_that_did_not_fit_counted_and_its_agents_memory() {
+    let (bridge, mut peer) = connected().await;
+    let mount = GuestMount {
+        path: "/run/layers/p0".into(),
+        source: "/dev/pmem0".into(),
+        fs_type: "ext4".into(),
+        read_only: true,
+    };
+    let answers = [
+        json!({"Mounts": [mount], "MountsOmitted": 7}),
+        json!({"Mounts": []}),
+        json!({"AgentMemory": {"RssBytes": 4096}}),
+        json!({"AgentMemory": {"RssBytes": null}}),
+        json!({}),
+    ];
+    let guest = async {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (id, request) = peer.expect::<GetProperties>().await;
+            assert_eq!(request.base.container_id, NULL_CONTAINER_ID);
+            asked.extend(request.payload.query.0.property_types);
+            let properties = serde_json::from_value(answer).unwrap();
+            let properties = cofferdam_protocol::json::InString(properties);
+            peer.succeed::<GetProperties>(id, GetPropertiesReply { properties })
+                .await;
+        }
+        asked
+    };
+    let host = async {
+        let some = bridge.guest_mounts().await.unwrap();
+        assert_eq!((&some.listed[..], some.omitted), (&[mount.clone()][..], 7));
+        assert!(!some.is_empty());
+        assert!(bridge.guest_mounts().await.unwrap().is_empty());
+        assert_eq!(bridge.agent_memory_bytes().await.unwrap(), 4096);
+        // An answer that leaves out what was asked for is not taken for an empty table.
+        bridge.agent_memory_bytes().await.unwrap_err();
+        bridge.guest_mounts().await.unwrap_err();
+    };
+    let (asked, ()) = tokio::join!(guest, host);
+    use PropertyType::{AgentMemory, Mounts};
+    assert_eq!(asked, [Mounts, Mounts, AgentMemory, AgentMemory, Mounts]);
+}
+
+#[tokio::test]
+async fn a_guest_that_never_said_it_could_is_not_asked_for_its_mounts() {
+    let (bridge, mut peer) = connected_with(linux(false)).await;
+    let error = bridge.guest_mounts().await.unwrap_err();
+    assert!(matches!(error, BridgeError::Unsupported { .. }), "{error}");
+    drop(bridge);
+    assert!(peer.try_next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_refused_modification_names_the_step_the_code_and_the_guests_words() {
     let (bridge, mut peer) = connected().await;
     let disk = MappedVirtualDisk {
@@ -214,6 +268,26 @@ async fn a_signal_to_a_process_that_has_gone_is_not_an_error() {
 }
 
 #[tokio::test]
+async fn a_mount_of_a_container_is_sent_to_that_container() {
+    let (bridge, mut peer) = connected().await;
+    bridge.check_container_mounts().unwrap();
+    let request = ModificationRequest::add(Resource::ContainerMount(ContainerMount {
+        source: "/m".into(),
+        destination: "/d".into(),
+        read_only: true,
+    }));
+    let (done, ()) = tokio::join!(bridge.modify_container("c", request.clone()), async {
+        let (id, got) = peer.expect::<ModifySettings>().await;
+        assert_eq!(
+            (got.base.container_id.as_str(), &got.payload.request),
+            ("c", &request)
+        );
+        peer.succeed::<ModifySettings>(id, Empty {}).await;
+    });
+    done.unwrap();
+}
+
+#[tokio::test]
 async fn shutting_down_what_has_stopped_or_powering_off_is_no_error() {
     let (bridge, mut peer) = connected().await;
     let (done, ()) = tokio::join!(bridge.shutdown_graceful("c"), async {
@@ -249,6 +323,18 @@ async fn what_the_guest_cannot_do_is_refused_before_anything_is_sent() {
         bridge.signal_process("c", 1, Some(10)).await,
         Err(BridgeError::Unsupported { .. })
     ));
+    let mount = Resource::ContainerMount(ContainerMount::default());
+    let refused = bridge
+        .modify_container("c", ModificationRequest::add(mount))
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("this guest cannot change the mounts of a running container"),
+        "{refused}"
+    );
+    bridge.check_container_mounts().unwrap_err();
     drop(bridge);
     assert_eq!(peer.try_next().await, None);
 }

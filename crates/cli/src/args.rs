@@ -50,7 +50,10 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  cofferdam run --bundle ./busybox --memory 256M demo")]
     Run(RunArgs),
     /// Show what running a bundle would take, without starting or touching anything.
-    #[command(after_help = "Example:\n  cofferdam plan --bundle ./busybox --format json | jq .limits")]
+    #[command(
+        after_help = "Examples:\n  cofferdam plan --bundle ./busybox --format json | jq .limits\n  \
+                            cofferdam plan --bundle ./web --bundle ./db"
+    )]
     Plan(PlanArgs),
 }
 
@@ -119,23 +122,27 @@ pub(crate) struct VmArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The bundle: a directory with config.json. Relative paths in it start here.
-    #[arg(short, long, value_name = "DIR", conflicts_with = "spec", default_value = ".")]
-    pub(crate) bundle: PathBuf,
+    /// The bundle: a directory with config.json. Relative paths in it start here. Without one, and without --spec,
+    /// the current directory. Several are the containers of one pod: planned for one VM, they share what they have in
+    /// common, and all of them fit or none.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Vec<PathBuf>,
 
-    /// The spec's file, instead of a bundle. Relative paths in it start in its directory.
+    /// The spec's file, instead of a bundle, or after the bundles of a pod. Relative paths in it start in its
+    /// directory.
     #[arg(long, value_name = "FILE")]
-    pub(crate) spec: Option<PathBuf>,
+    pub(crate) spec: Vec<PathBuf>,
 
     /// What to print: a table, one JSON object, or the HCS documents in the order they would be sent.
     #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
     pub(crate) format: PlanFormat,
 
-    /// Where the container lives inside the VM.
-    #[arg(long, value_name = "PATH", default_value = "/run/gcs/c/1")]
-    pub(crate) container_root: String,
+    /// Where the container lives inside the VM; /run/gcs/c/1 by default. Those of a pod live in /run/gcs/c/1,
+    /// /run/gcs/c/2 and so on, in hexadecimal.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) container_root: Option<String>,
 
-    /// Plan for process isolation: no utility VM.
+    /// Plan for process isolation: no utility VM. For a single container only.
     #[arg(long)]
     pub(crate) no_vm: bool,
 

@@ -9,7 +9,7 @@ use cofferdam_journal::ManagedFile;
 use cofferdam_ledger::{Lease, StepFailure};
 use cofferdam_plan::{DiskSource, Plan};
 use cofferdam_reserve::{ReserveRefusal, Reserved, file_key, reserve};
-use cofferdam_vm::{Driver, UtilityVm};
+use cofferdam_vm::Driver;
 use futures_util::future::join_all;
 
 /// What a lease stands for, in the user's terms. It begins every error about it.
@@ -327,17 +327,4 @@ where
         .zip(outcomes)
         .filter_map(|((lease, subject), outcome)| Some((*lease, subject.clone(), outcome.err()?)))
         .collect()
-}
-
-/// Devices and shares of the VM that nobody should hold any more, for the proof at the end of a run.
-pub async fn left_behind(vm: &Arc<UtilityVm>) -> Result<Vec<String>, cofferdam_backend::BackendError> {
-    let devices = vm.backend().devices().await?;
-    let held = vm.driver().ledger().view().slots.len();
-    let mut left: Vec<String> = Vec::new();
-    left.extend((held > 0).then(|| format!("{held} slots of the ledger")));
-    left.extend(devices.scsi.iter().map(|address| address.to_string()));
-    left.extend(devices.vpmem.iter().map(|index| format!("VPMEM {index}")));
-    left.extend(devices.shares.iter().map(|share| format!("share {share}")));
-    left.extend(devices.leftovers.iter().cloned());
-    Ok(left)
 }

@@ -6,11 +6,13 @@
 pub mod facts;
 
 mod allocate;
+mod leftovers;
 mod lifecycle;
 mod stdio;
 
 pub use crate::{
-    allocate::{AllocateError, Allocation, ReleaseError, Subject, left_behind},
+    allocate::{AllocateError, Allocation, ReleaseError, Subject},
+    leftovers::{LeftoversError, left_behind},
     lifecycle::{Created, Handle, RunError, Running, delete_state, read_spec},
     stdio::Stdio,
 };

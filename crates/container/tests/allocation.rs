@@ -21,7 +21,16 @@ async fn what_was_allocated_is_given_back_and_the_managed_file_is_deleted() {
         7,
         "two layers, scratch, two disks, two shares"
     );
-    assert!(!left_behind(&pod.vm).await.unwrap().is_empty());
+    let held = left_behind(&pod.vm).await.unwrap().join("\n");
+    // Of each of the three tables.
+    for part in [
+        "slots of the ledger",
+        "SCSI 0:0",
+        "share 1",
+        "an overlay mounted on /run/gcs/c/1/rootfs",
+    ] {
+        assert!(held.contains(part), "{part} is not in\n{held}");
+    }
     allocation.release().await.unwrap();
     pod.assert_empty("after the release");
     assert_eq!(pod.backend.attach_count(), pod.backend.detach_count());

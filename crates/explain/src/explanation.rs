@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cofferdam_ledger::{Lease, Ledger, Table, address::Limits};
+use cofferdam_ledger::{Lease, Ledger, LedgerView, SlotView, Table, address::Limits};
 use cofferdam_plan::Plan;
 use cofferdam_reserve::{ReserveRefusal, Reserved, reserve};
 use serde::Serialize;
@@ -94,40 +94,67 @@ pub fn explain(plan: &Plan, limits: Limits, process_isolation: bool) -> Result<E
     } else {
         reserve(&mut ledger, plan)?
     };
-    let devices = Devices::of(&ledger);
-    let view = ledger.view();
-    let resources = resources(plan, &ledger, &devices, &reserved, process_isolation)?;
-    let mut slots = BTreeSet::new();
-    let new_shares: Vec<_> = reserved
-        .shares
-        .iter()
-        .map(|lease| slots.insert(lease.slot()))
-        .collect();
-    let rows = rows::of(plan, &resources, &new_shares, process_isolation);
+    let mut shown = Shown::of(&ledger);
+    let resources = resources(plan, &ledger, &shown.devices, &reserved, process_isolation)?;
+    let rows = shown.rows(plan, &resources, &reserved, process_isolation);
     let steps = steps::all(&mut ledger, &reserved)?;
     Ok(Explanation {
         spec: plan.spec.clone(),
         resources,
-        limits: LimitsDocument {
-            scsi: view.scsi,
-            vpmem: view.vpmem,
-        },
+        limits: shown.limits,
         rows,
-        share_count: slots.len(),
+        share_count: shown.shares.len(),
         hcs: hcs::documents(&steps),
     })
 }
 
+/// What is shown of a ledger once everything has been reserved, and what of it earlier lines have shown.
+pub(crate) struct Shown {
+    pub(crate) devices: Devices,
+    pub(crate) limits: LimitsDocument,
+    /// Slots of shares that have a line of their own.
+    pub(crate) shares: BTreeSet<usize>,
+    seen: BTreeSet<DeviceDocument>,
+}
+
+impl Shown {
+    pub(crate) fn of(ledger: &Ledger) -> Self {
+        let view = ledger.view();
+        Self {
+            devices: Devices::of(&view),
+            limits: LimitsDocument {
+                scsi: view.scsi,
+                vpmem: view.vpmem,
+            },
+            shares: BTreeSet::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// The lines of one container.
+    pub(crate) fn rows(
+        &mut self,
+        plan: &Plan,
+        resources: &Resources,
+        reserved: &Reserved,
+        process_isolation: bool,
+    ) -> Vec<Row> {
+        let leases = reserved.shares.iter();
+        let new_shares: Vec<_> = leases.map(|lease| self.shares.insert(lease.slot())).collect();
+        rows::of(plan, resources, &new_shares, process_isolation, &mut self.seen)
+    }
+}
+
 /// Where each slot's device sits, in the ledger's own words.
-struct Devices(BTreeMap<(Table, usize), DeviceDocument>);
+pub(crate) struct Devices(BTreeMap<(Table, usize), DeviceDocument>);
 
 impl Devices {
-    fn of(ledger: &Ledger) -> Self {
-        let device = |slot: cofferdam_ledger::SlotView| {
+    fn of(view: &LedgerView) -> Self {
+        let device = |slot: &SlotView| {
             let device = DeviceDocument::attached_by(slot.attach.as_ref()?)?;
             Some(((slot.table, slot.slot), device))
         };
-        Self(ledger.view().slots.into_iter().filter_map(device).collect())
+        Self(view.slots.iter().filter_map(device).collect())
     }
 
     fn at(&self, lease: Lease) -> Result<DeviceDocument, ExplainError> {
@@ -136,7 +163,7 @@ impl Devices {
     }
 }
 
-fn resources(
+pub(crate) fn resources(
     plan: &Plan,
     ledger: &Ledger,
     devices: &Devices,

@@ -7,6 +7,7 @@
 //! * [`Explanation`] is the JSON document, once serialized ([`Explanation::json`]).
 //! * [`Explanation::table`] is for a person.
 //! * [`Explanation::hcs`] has the documents of the Windows Host Compute Service.
+//! * [`explain_pod`] does the same for several containers of one VM, which share what they have in common.
 //! * [`RefusalDocument`] says in JSON why there is no plan.
 //!
 //! ```
@@ -37,6 +38,7 @@
 mod document;
 mod explanation;
 mod hcs;
+mod pod;
 mod refusal;
 mod rows;
 mod steps;
@@ -46,5 +48,6 @@ pub use crate::{
     document::{DeviceDocument, DiskDocument, LayerDocument, LimitsDocument, Resources, ShareDocument},
     explanation::{ExplainError, Explanation, explain},
     hcs::{HcsRequest, HcsSettings},
+    pod::{ContainerExplanation, ExplainPodError, PodExplanation, explain_pod},
     refusal::RefusalDocument,
 };

@@ -5,9 +5,9 @@ use std::error::Error;
 use cofferdam_plan::{PlanError, SpecError};
 use serde::Serialize;
 
-use crate::ExplainError;
+use crate::{ExplainError, ExplainPodError};
 
-/// `{"error": {"message": …, "mountIndex": …}}`.
+/// `{"error": {"message": …, "container": …, "mountIndex": …}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RefusalDocument {
     error: Inner,
@@ -17,6 +17,8 @@ pub struct RefusalDocument {
 #[serde(rename_all = "camelCase")]
 struct Inner {
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mount_index: Option<usize>,
 }
@@ -28,15 +30,30 @@ impl RefusalDocument {
         Self {
             error: Inner {
                 message: chain(error),
+                container: None,
                 mount_index,
             },
         }
+    }
+
+    /// The same as the refusal of one container of several: the message names it first.
+    #[must_use]
+    pub fn of_container(mut self, container: usize) -> Self {
+        self.error.message = format!("container {container}: {}", self.error.message);
+        self.error.container = Some(container);
+        self
     }
 
     /// The whole chain of causes in one line.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.error.message
+    }
+
+    /// The container at fault, where several were planned together.
+    #[must_use]
+    pub fn container(&self) -> Option<usize> {
+        self.error.container
     }
 
     /// The mount at fault, if one is.
@@ -68,6 +85,14 @@ impl From<&PlanError> for RefusalDocument {
 impl From<&ExplainError> for RefusalDocument {
     fn from(error: &ExplainError) -> Self {
         Self::new(error, error.mount_index())
+    }
+}
+
+impl From<&ExplainPodError> for RefusalDocument {
+    fn from(error: &ExplainPodError) -> Self {
+        let mut document = Self::new(error, error.mount_index());
+        document.error.container = error.container();
+        document
     }
 }
 

@@ -21,16 +21,17 @@ pub(crate) struct Row {
 
 const NONE: &str = "-";
 
-/// The lines of a plan. `new_shares` says of each share whether it is one of its own, or one that an earlier line has.
+/// The lines of a plan. `new_shares` says of each share whether it is one of its own, or one that an earlier line has;
+/// `seen` are the devices that earlier lines have.
 pub(crate) fn of(
     plan: &Plan,
     resources: &Resources,
     new_shares: &[bool],
     process_isolation: bool,
+    seen: &mut BTreeSet<DeviceDocument>,
 ) -> Vec<Row> {
-    let mut seen = BTreeSet::new();
-    let mut rows = root(plan, resources, process_isolation, &mut seen);
-    rows.extend(mounts(plan, resources, new_shares, &mut seen));
+    let mut rows = root(plan, resources, new_shares, process_isolation, seen);
+    rows.extend(mounts(plan, resources, new_shares, seen));
     rows
 }
 
@@ -46,19 +47,20 @@ fn cost(device: DeviceDocument, seen: &mut BTreeSet<DeviceDocument>) -> &'static
 fn root(
     plan: &Plan,
     resources: &Resources,
+    new_shares: &[bool],
     process_isolation: bool,
     seen: &mut BTreeSet<DeviceDocument>,
 ) -> Vec<Row> {
     let mut rows = Vec::new();
-    let shared = resources.shares.iter().find(|share| share.mount_index.is_none());
-    if let Some(share) = shared {
+    let mut shares = resources.shares.iter().zip(new_shares);
+    if let Some((share, new)) = shares.find(|(share, _)| share.mount_index.is_none()) {
         rows.push(Row {
             item: "root".to_owned(),
             host_path: share.host_path.clone(),
             device: "Plan 9 share".to_owned(),
             guest_path: share.guest_path.clone(),
             rights: rights(share.read_only),
-            cost: "1 share",
+            cost: share_cost(*new),
             on_release: "unmounted, no longer shared",
         });
     }
@@ -144,7 +146,7 @@ fn mounts(
                 }),
                 guest_path: share.guest_path.clone(),
                 rights: rights(share.read_only),
-                cost: if **new { "1 share" } else { "a reference" },
+                cost: share_cost(**new),
                 on_release: "unmounted, no longer shared",
             };
         }
@@ -159,6 +161,11 @@ fn mounts(
         }
     };
     entries.into_iter().flatten().enumerate().map(one).collect()
+}
+
+/// What a share costs: nothing where an earlier line has it.
+fn share_cost(new: bool) -> &'static str {
+    if new { "1 share" } else { "a reference" }
 }
 
 fn rights(read_only: bool) -> &'static str {

@@ -16,17 +16,48 @@ const HEADINGS: [&str; 7] = [
 
 /// The lines under their headings, and the use against the limits.
 pub(crate) fn render(rows: &[Row], limits: &LimitsDocument, shares: usize) -> String {
-    let lines: Vec<[String; 7]> = std::iter::once(HEADINGS.map(str::to_owned))
-        .chain(rows.iter().map(cells))
-        .collect();
+    let lines = lines(rows);
+    let mut text = String::new();
+    write_lines(&mut text, &lines, widths(&lines));
+    write_sum(&mut text, limits, shares);
+    text
+}
+
+/// One such part a container, each under a title, all with the same columns, and one sum.
+pub(crate) fn render_pod(parts: &[(String, &[Row])], limits: &LimitsDocument, shares: usize) -> String {
+    let parts: Vec<_> = parts.iter().map(|(title, rows)| (title, lines(rows))).collect();
+    let widths = widths(parts.iter().flat_map(|(_, lines)| lines));
+    let mut text = String::new();
+    for (title, lines) in &parts {
+        let _ = writeln!(text, "{}", printable(title));
+        write_lines(&mut text, lines, widths);
+        text.push('\n');
+    }
+    // The last part's empty line is the sum's.
+    text.pop();
+    write_sum(&mut text, limits, shares);
+    text
+}
+
+type Line = [String; 7];
+
+fn lines(rows: &[Row]) -> Vec<Line> {
+    let headings = std::iter::once(HEADINGS.map(str::to_owned));
+    headings.chain(rows.iter().map(cells)).collect()
+}
+
+fn widths<'a>(lines: impl IntoIterator<Item = &'a Line>) -> [usize; 7] {
     let mut widths = [0; 7];
-    for line in &lines {
+    for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut text = String::new();
-    for line in &lines {
+    widths
+}
+
+fn write_lines(text: &mut String, lines: &[Line], widths: [usize; 7]) {
+    for line in lines {
         let mut padded = String::new();
         for (cell, width) in line.iter().zip(widths) {
             // Writing to a string cannot fail.
@@ -35,12 +66,14 @@ pub(crate) fn render(rows: &[Row], limits: &LimitsDocument, shares: usize) -> St
         text.push_str(padded.trim_end());
         text.push('\n');
     }
+}
+
+fn write_sum(text: &mut String, limits: &LimitsDocument, shares: usize) {
     let _ = writeln!(
         text,
         "\nUsed: {} of {} SCSI disks, {} of {} VPMEM devices, {shares} of any number of shares",
         limits.scsi.used, limits.scsi.total, limits.vpmem.used, limits.vpmem.total,
     );
-    text
 }
 
 fn cells(row: &Row) -> [String; 7] {

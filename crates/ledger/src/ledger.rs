@@ -1,19 +1,15 @@
 //! The ledger of one VM: its tables, and the leases on their slots.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    error::Error,
-    fmt,
-    sync::Arc,
-};
+use std::{error::Error, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LedgerView, Request, ReserveError, Shortage,
+    LedgerView, Request,
     address::{LUNS_PER_CONTROLLER, Limits},
-    device::{At, Disk, FileKey, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
+    device::{At, Disk, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
     error::LeaseError,
+    injected::Injected,
     request::DiskKind,
     slot::Part,
     slots::{Machine, NoSlot, Reserved, Slots},
@@ -34,6 +30,8 @@ pub enum Table {
     Shares,
     /// Combined layers; unbounded.
     Overlays,
+    /// Mounts of running containers; unbounded.
+    ContainerMounts,
 }
 
 impl fmt::Display for Table {
@@ -43,6 +41,7 @@ impl fmt::Display for Table {
             Self::Vpmem => "persistent-memory devices",
             Self::Shares => "shares",
             Self::Overlays => "combined layers",
+            Self::ContainerMounts => "mounts of running containers",
         })
     }
 }
@@ -114,34 +113,39 @@ pub struct Ledger {
     vpmem: Slots<Pmem>,
     shares: Slots<Share>,
     overlays: Slots<Overlay>,
+    injected: Slots<Injected>,
     limits: Limits,
     layer_base: String,
 }
 
-enum Taken {
+/// What a want has got, until it is known whether the others get theirs.
+pub(crate) enum Taken {
     Scsi(Reserved<Disk>),
     Vpmem(Reserved<Pmem>),
     Share(Reserved<Share>),
     Overlay(Reserved<Overlay>),
+    Injected(Reserved<Injected>),
 }
 
 impl Taken {
-    fn lease(&self) -> Lease {
+    pub(crate) fn lease(&self) -> Lease {
         match self {
             Self::Scsi(reserved) => reserved.lease,
             Self::Vpmem(reserved) => reserved.lease,
             Self::Share(reserved) => reserved.lease,
             Self::Overlay(reserved) => reserved.lease,
+            Self::Injected(reserved) => reserved.lease,
         }
     }
 
     /// Whether it took a slot of its own, rather than a further hold on one.
-    fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         match self {
             Self::Scsi(reserved) => reserved.is_new(),
             Self::Vpmem(reserved) => reserved.is_new(),
             Self::Share(reserved) => reserved.is_new(),
             Self::Overlay(reserved) => reserved.is_new(),
+            Self::Injected(reserved) => reserved.is_new(),
         }
     }
 }
@@ -156,6 +160,7 @@ impl Ledger {
             vpmem: Slots::new(limits.vpmem_devices as usize),
             shares: Slots::new(usize::MAX),
             overlays: Slots::new(usize::MAX),
+            injected: Slots::new(usize::MAX),
             limits,
             layer_base: "/run".to_owned(),
         }
@@ -169,85 +174,14 @@ impl Ledger {
         self
     }
 
-    /// Takes a slot for each want, or none at all. The leases stand in the order of the wants.
-    ///
-    /// # Errors
-    /// [`ReserveError::Full`] with everything that is missing, or the first conflict.
-    pub fn reserve(&mut self, wants: Vec<Want>) -> Result<Vec<Lease>, ReserveError> {
-        self.reserve_with(wants, |_| None)
-    }
-
-    /// Like [`Ledger::reserve`], with one want more that depends on the guest paths of the others: they stand in the
-    /// order of the wants, and its lease comes last.
-    ///
-    /// # Errors
-    /// As for [`Ledger::reserve`].
-    pub fn reserve_with(
-        &mut self,
-        wants: Vec<Want>,
-        last: impl FnOnce(&[String]) -> Option<Want>,
-    ) -> Result<Vec<Lease>, ReserveError> {
-        let mut taken = Vec::with_capacity(wants.len() + 1);
-        let mut missing: BTreeMap<Table, BTreeSet<Option<FileKey>>> = BTreeMap::new();
-        for (want, need) in wants.into_iter().enumerate() {
-            // A file that is wanted twice lacks one slot.
-            let file = need.file();
-            match self.take_with(&taken, need) {
-                Ok(reserved) => taken.push(reserved),
-                Err((table, NoSlot::Full)) => {
-                    missing.entry(table).or_default().insert(file);
-                }
-                Err((_, NoSlot::Conflict(reason))) => {
-                    self.undo_all(taken);
-                    return Err(ReserveError::Conflict { want, reason });
-                }
-            }
-        }
-        if missing.is_empty() {
-            let path = |one: &Taken| self.guest_path(one.lease()).unwrap_or_default().to_owned();
-            let paths: Vec<_> = taken.iter().map(path).collect();
-            if let Some(need) = last(&paths) {
-                match self.take_with(&taken, need) {
-                    Ok(reserved) => taken.push(reserved),
-                    Err((table, NoSlot::Full)) => {
-                        missing.entry(table).or_default().insert(None);
-                    }
-                    Err((_, NoSlot::Conflict(reason))) => {
-                        let want = taken.len();
-                        self.undo_all(taken);
-                        return Err(ReserveError::Conflict { want, reason });
-                    }
-                }
-            }
-        }
-        if missing.is_empty() {
-            return Ok(taken.iter().map(Taken::lease).collect());
-        }
-        let mut new: BTreeMap<Table, usize> = BTreeMap::new();
-        for one in taken.iter().filter(|one| one.is_new()) {
-            *new.entry(one.lease().table).or_default() += 1;
-        }
-        self.undo_all(taken);
-        let shortage = |(table, lacking): (Table, BTreeSet<_>)| {
-            let usage = self.machine(table).usage();
-            Shortage {
-                table,
-                wanted: lacking.len() + new.get(&table).copied().unwrap_or_default(),
-                free: usage.total - usage.used,
-                total: usage.total,
-            }
-        };
-        Err(ReserveError::Full(missing.into_iter().map(shortage).collect()))
-    }
-
     /// In reverse, so that a device joined twice is as it was before the first time.
-    fn undo_all(&mut self, taken: Vec<Taken>) {
+    pub(crate) fn undo_all(&mut self, taken: Vec<Taken>) {
         for one in taken.into_iter().rev() {
             self.undo(one);
         }
     }
 
-    fn take_with(&mut self, taken: &[Taken], want: Want) -> Result<Taken, (Table, NoSlot)> {
+    pub(crate) fn take_with(&mut self, taken: &[Taken], want: Want) -> Result<Taken, (Table, NoSlot)> {
         if let Want::Overlay(overlay) = &want {
             let claimed = self.claim_scratch(taken, overlay);
             claimed.map_err(|reason| (Table::Overlays, NoSlot::Conflict(reason)))?;
@@ -327,6 +261,16 @@ impl Ledger {
                 let taken = self.overlays.reserve(Overlay(need), |_| at);
                 taken.map(Taken::Overlay).map_err(|why| (Table::Overlays, why))
             }
+            Want::ContainerMount(need) => {
+                let at = At {
+                    guest_path: need.path(),
+                    read_only: need.read_only,
+                };
+                let taken = self.injected.reserve(Injected(need), |_| at);
+                taken
+                    .map(Taken::Injected)
+                    .map_err(|why| (Table::ContainerMounts, why))
+            }
         }
     }
 
@@ -376,6 +320,7 @@ impl Ledger {
             Taken::Vpmem(reserved) => self.vpmem.undo(reserved),
             Taken::Share(reserved) => self.shares.undo(reserved),
             Taken::Overlay(reserved) => self.overlays.undo(reserved),
+            Taken::Injected(reserved) => self.injected.undo(reserved),
         }
     }
 
@@ -409,7 +354,8 @@ impl Ledger {
         self.machine_mut(token.table).outcome(token, result)
     }
 
-    /// Where the lease's mount is in the guest; `None` for a stale one.
+    /// Where the lease's mount is in the guest, for a mount of a running container as `<container>:<destination>`;
+    /// `None` for a stale one.
     #[must_use]
     pub fn guest_path(&self, lease: Lease) -> Option<&str> {
         self.machine(lease.table).guest_path(lease)
@@ -418,7 +364,13 @@ impl Ledger {
     /// Everything that is held now.
     #[must_use]
     pub fn view(&self) -> LedgerView {
-        let slots = [Table::Scsi, Table::Vpmem, Table::Shares, Table::Overlays];
+        let slots = [
+            Table::Scsi,
+            Table::Vpmem,
+            Table::Shares,
+            Table::Overlays,
+            Table::ContainerMounts,
+        ];
         LedgerView {
             scsi: self.scsi.usage(),
             vpmem: self.vpmem.usage(),
@@ -429,12 +381,13 @@ impl Ledger {
         }
     }
 
-    fn machine(&self, table: Table) -> &dyn Machine {
+    pub(crate) fn machine(&self, table: Table) -> &dyn Machine {
         match table {
             Table::Scsi => &self.scsi,
             Table::Vpmem => &self.vpmem,
             Table::Shares => &self.shares,
             Table::Overlays => &self.overlays,
+            Table::ContainerMounts => &self.injected,
         }
     }
 
@@ -444,6 +397,7 @@ impl Ledger {
             Table::Vpmem => &mut self.vpmem,
             Table::Shares => &mut self.shares,
             Table::Overlays => &mut self.overlays,
+            Table::ContainerMounts => &mut self.injected,
         }
     }
 }

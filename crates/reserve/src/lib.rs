@@ -1,7 +1,7 @@
 //! The slots a plan needs, reserved: all of them, or none.
 //!
 //! Whoever allocates and whoever only shows what allocation would do both come through [`reserve`], so that what is
-//! shown is what happens. Nothing is performed here: the leases are what [`Ledger::next`] is asked about.
+//! shown is what happens. [`reserve_pod`] does the same for several containers of one VM at once. Nothing is performed here: the leases are what [`Ledger::next`] is asked about.
 //!
 //! ```
 //! use cofferdam_ledger::{Ledger, address::Limits};
@@ -28,12 +28,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod pod;
 mod wants;
 
-pub use crate::wants::file_key;
+pub use crate::{
+    pod::{PodRefusal, reserve_pod},
+    wants::file_key,
+};
 
 use cofferdam_ledger::{Lease, Ledger, ReserveError};
-use cofferdam_plan::Plan;
+use cofferdam_plan::{MountPlan, Needs, Plan};
 
 /// The leases of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,13 +97,59 @@ pub fn reserve(ledger: &mut Ledger, plan: &Plan) -> Result<Reserved, ReserveRefu
         },
         source,
     })?;
+    Ok(apart(needs, leases))
+}
+
+/// Leases in the order of the wants, as what they stand for.
+fn apart(needs: &Needs, leases: Vec<Lease>) -> Reserved {
     let mut leases = leases.into_iter();
     let layers = needs.layers.as_ref().map_or(0, |layers| layers.read_only.len());
-    Ok(Reserved {
+    Reserved {
         layers: leases.by_ref().take(layers).collect(),
         scratch: needs.layers.as_ref().and_then(|_| leases.next()),
         disks: leases.by_ref().take(needs.disks.len()).collect(),
         shares: leases.by_ref().take(needs.shares.len()).collect(),
         overlay: leases.next(),
+    }
+}
+
+/// The leases of one mount of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "leases are released, or they hold their slots for the VM's life"]
+pub struct ReservedMount {
+    /// The disks, parallel to the plan's `needs.disks`.
+    pub disks: Vec<Lease>,
+    /// The shares, parallel to the plan's `needs.shares`.
+    pub shares: Vec<Lease>,
+    /// The mount in the container. It is allocated after the others, and released before them.
+    pub in_container: Lease,
+}
+
+/// Takes a slot for everything a further mount of a running container needs, or nothing at all.
+///
+/// # Errors
+/// [`ReserveRefusal`]; the ledger is as it was.
+pub fn reserve_mount(
+    ledger: &mut Ledger,
+    container: &str,
+    plan: &MountPlan,
+) -> Result<ReservedMount, ReserveRefusal> {
+    let wants = wants::of_devices(&plan.needs);
+    let in_container = wants::in_container(container, plan);
+    let refused = |source| ReserveRefusal {
+        mount_index: Some(plan.index),
+        source,
+    };
+    let mut leases = ledger
+        .reserve_with(wants, |_| Some(in_container))
+        .map_err(refused)?
+        .into_iter();
+    let disks = leases.by_ref().take(plan.needs.disks.len()).collect();
+    let shares = leases.by_ref().take(plan.needs.shares.len()).collect();
+    let in_container = leases.next();
+    Ok(ReservedMount {
+        disks,
+        shares,
+        in_container: in_container.expect("invariant: one want more than devices was reserved"),
     })
 }

@@ -9,7 +9,7 @@ use std::{
 
 use cofferdam_ledger::{Ledger, Next, ReserveError, Table, address::Limits};
 use cofferdam_plan::{Facts, FileFacts, FileId, FileKind, Plan, PlanRequest, Spec, plan, wanted};
-use cofferdam_reserve::{Reserved, reserve};
+use cofferdam_reserve::{Reserved, reserve, reserve_pod};
 use serde_json::{Value, json};
 
 /// A plan on a host where every path is what it is wanted for; `.vhd`, `.vhdx` and `.img` are files.
@@ -159,6 +159,57 @@ fn all_256_disks_of_a_vm_can_be_used() {
     let mut ledger = Ledger::new(Limits::default());
     let _held = reserve(&mut ledger, &planned(&layered("/l/s", json!(disks)), "/c/1")).unwrap();
     assert_eq!((ledger.view().scsi.used, ledger.view().scsi.total), (256, 256));
+}
+
+#[test]
+fn a_pod_is_reserved_as_its_containers_would_be_one_after_another() {
+    let plans = [
+        planned(&layered("/l/s1", json!([disk("/d.img", &[])])), "/c/1"),
+        planned(
+            &layered("/l/s2", json!([disk("/d.img", &["ro"]), share("/a")])),
+            "/c/2",
+        ),
+    ];
+    let (mut together, mut alone) = (Ledger::new(Limits::default()), Ledger::new(Limits::default()));
+    let pod = reserve_pod(&mut together, &plans).unwrap();
+    let each: Vec<_> = plans
+        .iter()
+        .map(|plan| reserve(&mut alone, plan).unwrap())
+        .collect();
+    assert_eq!(together.view(), alone.view());
+    assert_eq!(pod, each);
+    for reserved in &pod {
+        give_back(&mut together, reserved);
+    }
+    assert_eq!(together.view().slots, []);
+}
+
+#[test]
+fn a_refused_pod_leaves_the_ledger_as_it_was_whichever_of_its_containers_is_at_fault() {
+    let held = planned(&layered("/l/s1", json!([disk("/d.img", &["ro"])])), "/c/1");
+    let fits = planned(
+        &layered("/l/s2", json!([disk("/d.img", &[]), share("/a")])),
+        "/c/2",
+    );
+    let conflicts = planned(&layered("/l/s3", json!([disk("/l/2/layer.vhd", &[])])), "/c/3");
+    let too_large: Vec<_> = (0..300).map(|n| disk(&format!("/d{n}.img"), &[])).collect();
+    let too_large = planned(&layered("/l/s4", json!(too_large)), "/c/4");
+    for at_fault in [&conflicts, &too_large] {
+        for order in [
+            [at_fault, &fits].map(Plan::clone),
+            [&fits, at_fault].map(Plan::clone),
+        ] {
+            let mut ledger = Ledger::new(Limits::default());
+            let _held = reserve(&mut ledger, &held).unwrap();
+            let before = ledger.view();
+            let refusal = reserve_pod(&mut ledger, &order).unwrap_err();
+            let index = order
+                .iter()
+                .position(|plan| plan.container_root == at_fault.container_root);
+            assert_eq!(Some(refusal.container), index, "{refusal}");
+            assert_eq!(ledger.view(), before, "{refusal}");
+        }
+    }
 }
 
 /// The fastest of a few runs of planning and reserving so many mounts.

@@ -235,6 +235,8 @@ impl Agent {
                     signal_process_supported: true,
                     dump_stacks_supported: true,
                     delete_container_state_supported: true,
+                    cofferdam_container_mounts: !self.vm.options.without_container_mounts,
+                    cofferdam_mounts: true,
                 },
                 ..Default::default()
             },
@@ -306,9 +308,20 @@ impl Agent {
     }
 
     fn properties(&self, request: &Request<GetProperties>) -> Result<Answer<GetPropertiesReply>, Refusal> {
-        let all = self.vm.state().properties(&request.base.container_id)?;
         let wanted = &request.payload.query.0.property_types;
         let mut properties = Properties::default();
+        if request.base.is_vm() {
+            if wanted.contains(&PropertyType::Mounts) {
+                properties.mounts = Some(self.vm.state().mounts.listed());
+            }
+            if wanted.contains(&PropertyType::AgentMemory) {
+                properties.agent_memory = Some(AgentMemory::default());
+            }
+            return Ok(Answer::Reply(GetPropertiesReply {
+                properties: InString(properties),
+            }));
+        }
+        let all = self.vm.state().properties(&request.base.container_id)?;
         if wanted.contains(&PropertyType::ProcessList) {
             properties.process_list = all.process_list;
         }
@@ -321,12 +334,11 @@ impl Agent {
     }
 
     fn modify(&self, request: &Request<ModifySettings>) -> Result<Answer<Empty>, Refusal> {
-        if !request.base.is_vm() {
-            return Err(Refusal::violation(
-                "a modification of the VM is sent to a container",
-            ));
-        }
         let mut state = self.vm.state();
+        if !request.base.is_vm() {
+            state.modify_container(&request.base.container_id, &request.payload.request)?;
+            return Ok(Answer::Reply(Empty {}));
+        }
         let in_use = state.paths_in_use();
         let state = &mut *state;
         state

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use cofferdam_ledger::{address::ScsiAddress, request::ShareId};
 use cofferdam_protocol::{
-    ports,
+    message, ports,
     settings::{CombinedLayers, ModificationRequest, RequestType, Resource},
 };
 
@@ -70,6 +70,22 @@ impl GuestMounts {
     /// Whether `path` is a mount, or below one.
     pub(super) fn covers(&self, path: &str) -> bool {
         self.0.keys().any(|mount| is_within(path, mount))
+    }
+
+    /// The table as the guest tells it.
+    pub(super) fn listed(&self) -> Vec<message::GuestMount> {
+        let one = |(path, mount): (&String, &GuestMount)| message::GuestMount {
+            path: path.clone(),
+            source: mount.source.to_string(),
+            fs_type: match mount.source {
+                MountSource::Scsi(_) | MountSource::Vpmem(_) => "ext4",
+                MountSource::Share(_) => "9p",
+                MountSource::Overlay { .. } => "overlay",
+            }
+            .to_owned(),
+            read_only: mount.read_only,
+        };
+        self.0.iter().map(one).collect()
     }
 
     /// Performs one modification, whole or not at all. `running` has the root directories of running containers.

@@ -16,7 +16,6 @@ use cofferdam_protocol::{
     },
 };
 use rustix::process::Signal;
-use serde_json::Value;
 
 use super::{
     Session, properties,
@@ -83,8 +82,8 @@ pub(super) fn serve(agent: &Arc<Agent>, session: &Arc<Session>, frame: Frame, mu
     }
 }
 
-/// The negotiated version, and what this agent can do; members of our own included.
-fn negotiate(body: &[u8]) -> Result<Value> {
+/// The negotiated version, and what this agent can do.
+fn negotiate(body: &[u8]) -> Result<NegotiateProtocolReply> {
     let request = Request::<NegotiateProtocol>::from_body(body)?.payload;
     if request.select().is_none() {
         return Err(AgentError::ProtocolVersion {
@@ -92,7 +91,7 @@ fn negotiate(body: &[u8]) -> Result<Value> {
             maximum: request.maximum_version,
         });
     }
-    let reply = NegotiateProtocolReply {
+    Ok(NegotiateProtocolReply {
         version: PROTOCOL_VERSION,
         capabilities: Capabilities {
             supported_schema_versions: vec![SchemaVersion::V2_1],
@@ -103,13 +102,12 @@ fn negotiate(body: &[u8]) -> Result<Value> {
                 signal_process_supported: true,
                 dump_stacks_supported: true,
                 delete_container_state_supported: true,
+                cofferdam_container_mounts: false,
+                cofferdam_mounts: true,
             },
             ..Capabilities::default()
         },
-    };
-    let mut reply = serde_json::to_value(reply).unwrap_or_default();
-    reply["Capabilities"]["GuestDefinedCapabilities"]["CofferdamMounts"] = Value::Bool(true);
-    Ok(reply)
+    })
 }
 
 /// The id of a real container.

@@ -59,6 +59,14 @@ fn m3_a_physical_disk_is_a_block_device() {
 }
 
 #[test]
+fn m3_a_read_only_physical_disk_is_read_only_and_keeps_its_options() {
+    let plan = one("physical-disk", "/dev/sdb", &["rO", "nosuid"]).unwrap();
+    assert!(plan.needs.disks[0].read_only);
+    assert_eq!(plan.needs.disks[0].guest_path, "/run/gcs/c/1/mounts/m1");
+    assert_eq!(plan.spec["mounts"][1]["options"], json!(["rO", "nosuid"]));
+}
+
+#[test]
 fn m4_a_virtual_disk_is_an_image_file() {
     let plan = one("virtual-disk", "/d.vhdx", &["ro"]).unwrap();
     let disk = &plan.needs.disks[0];
@@ -118,6 +126,17 @@ fn m6_the_disk_types_win_over_the_sandbox() {
 }
 
 #[test]
+fn m6_only_a_source_that_starts_with_the_very_prefix_is_of_the_sandbox() {
+    for source in ["sandbox:/x", "Sandbox://x", "./sandbox://x"] {
+        refused(
+            one("bind", source, &[]),
+            Some(1),
+            "could not open bind mount target: /bundle/",
+        );
+    }
+}
+
+#[test]
 fn m7_a_directory_is_shared_at_the_mounts_guest_path() {
     let plan = one("bind", "/srv/data", &["rbind", "rw"]).unwrap();
     let share = ShareNeed {
@@ -150,6 +169,15 @@ fn m8_anything_else_is_shared_with_its_directory_restricted_to_its_name() {
             format!("/run/gcs/c/1/mounts/m1/{name}")
         );
     }
+}
+
+#[test]
+fn m8_nothing_but_the_source_of_the_entry_changes() {
+    let mut entry = mount("bind", "/etc/hosts", &["rbind", "ro"]);
+    entry["x"] = json!({"y": 1});
+    let plan = planned(&mounts(json!([entry]))).unwrap();
+    entry["source"] = json!("/run/gcs/c/1/mounts/m0/hosts");
+    assert_eq!(plan.spec["mounts"], json!([entry]));
 }
 
 #[test]

@@ -76,6 +76,16 @@ fn r2_a_layer_that_is_no_image_is_refused_with_its_path() {
 }
 
 #[test]
+fn r2_a_scratch_that_is_no_image_is_refused_with_its_path_with_and_without_a_vm() {
+    let spec = json!({"windows": {"layerFolders": ["/l/2", "/l/1"]}});
+    let begin = "failed to mount container storage: /l/1/sandbox.vhdx: ";
+    for result in [planned(&spec), without_vm(&spec)] {
+        let text = refused(result, None, begin);
+        assert!(text.contains("not found"), "{text}");
+    }
+}
+
+#[test]
 fn r3_without_a_vm_layers_are_mounted_on_the_host() {
     let spec = json!({"windows": {"layerFolders": ["/l/1", "/l/s"]}});
     let plan = without_vm(&spec).unwrap();

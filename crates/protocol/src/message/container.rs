@@ -141,6 +141,10 @@ pub enum PropertyType {
     ProcessList,
     /// The container's resource figures.
     Statistics,
+    /// Of the VM itself: the mounts made since its agent started. An extension of cofferdam's agent.
+    Mounts,
+    /// Of the VM itself: the agent's own memory. An extension of cofferdam's agent.
+    AgentMemory,
     /// A name nobody here knows: to be ignored with a warning.
     #[serde(other)]
     Unknown,
@@ -154,7 +158,7 @@ pub struct GetPropertiesReply {
     pub properties: InString<Properties>,
 }
 
-/// Properties of a container.
+/// Properties of a container, or of the VM itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Properties {
@@ -164,6 +168,37 @@ pub struct Properties {
     /// Resource figures: a cgroup v1 metrics message as JSON (`pids`, `cpu`, `memory`, …).
     #[serde(rename = "LCOWMetrics", skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Value>,
+    /// The VM's mounts since its agent started, in the order the kernel lists them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<GuestMount>>,
+    /// How many of them did not fit the answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mounts_omitted: u64,
+    /// The agent's own memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_memory: Option<AgentMemory>,
+}
+
+/// One mount of the VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct GuestMount {
+    /// Where it is mounted.
+    pub path: String,
+    /// The source as it was given to the kernel.
+    pub source: String,
+    /// The type of its file system.
+    pub fs_type: String,
+    /// Whether the mount or its file system is read-only.
+    pub read_only: bool,
+}
+
+/// The agent's own memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct AgentMemory {
+    /// What of it is resident, in bytes; absent where the guest's kernel does not say.
+    pub rss_bytes: Option<u64>,
 }
 
 /// One process of a container.

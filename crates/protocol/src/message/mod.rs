@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use container::{
-    ContainerConfig, Create, DeleteContainerState, DumpStacks, DumpStacksReply, GetProperties,
-    GetPropertiesReply, ModifySettings, ProcessDetails, Properties, PropertyQuery, PropertyType,
+    AgentMemory, ContainerConfig, Create, DeleteContainerState, DumpStacks, DumpStacksReply, GetProperties,
+    GetPropertiesReply, GuestMount, ModifySettings, ProcessDetails, Properties, PropertyQuery, PropertyType,
     SchemaVersion, ShutdownForced, ShutdownGraceful, Start,
 };
 pub use negotiate::{Capabilities, GuestDefinedCapabilities, NegotiateProtocol, NegotiateProtocolReply};
