@@ -5,6 +5,7 @@ mod boot_files;
 mod exit;
 mod plan;
 mod run;
+mod run_local;
 mod signals;
 mod terminal;
 mod timings;
@@ -40,7 +41,13 @@ fn dispatch(command: Command) -> Exit {
                 .build();
             match runtime {
                 Ok(runtime) => {
-                    let exit = runtime.block_on(run::execute(args));
+                    let exit = runtime.block_on(async {
+                        if args.no_vm {
+                            run_local::execute(args).await
+                        } else {
+                            run::execute(args).await
+                        }
+                    });
                     runtime.shutdown_background();
                     exit
                 }

@@ -113,7 +113,7 @@ pub fn clear(replay: &Replay, owner: &Owner) -> Result<Vec<Outcome>> {
         outcomes.push(Outcome { leftover, result });
     }
     if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
-        tidy(owner)?;
+        owner.tidy()?;
     }
     Ok(outcomes)
 }
@@ -211,12 +211,4 @@ fn remove_if_empty(path: &PathBuf) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Removes the directories that were made in the state directory. Whatever else is in it is its owner's.
-fn tidy(owner: &Owner) -> Result<()> {
-    for directory in owner.directories() {
-        mount_point::remove_tree(&directory)?;
-    }
-    Ok(())
 }

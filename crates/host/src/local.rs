@@ -116,7 +116,11 @@ impl Inner {
             // Unmounted is let go of.
             GuestRequest::EjectScsi { .. }
             | GuestRequest::UnmountVpmem { .. }
-            | GuestRequest::UnmountShare { .. } => Ok(()),
+            | GuestRequest::UnmountShare { .. }
+            | GuestRequest::RemoveContainerMount { .. } => Ok(()),
+            GuestRequest::AddContainerMount { .. } => Err(HostError::Unsupported(
+                "mounts cannot be added to a running container without a utility VM".to_owned(),
+            )),
             GuestRequest::MountVpmem { .. } | GuestRequest::MountShare { .. } => Err(HostError::Unsupported(
                 "there is neither persistent memory nor a share without a utility VM".to_owned(),
             )),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use cofferdam_ledger::address::ScsiAddress;
+use cofferdam_mounting::mount_point;
 
 use crate::{
     error::{During, Result},
@@ -66,9 +67,16 @@ impl Owner {
         self.state_dir.join("l")
     }
 
-    /// The directories that attaching and mounting make in the state directory.
-    pub(crate) fn directories(&self) -> [PathBuf; 3] {
-        [self.exports(), self.links(), self.state_dir.join("mounts")]
+    /// Removes the directories that attaching and mounting make in the state directory. What else is in it is its
+    /// owner's.
+    ///
+    /// # Errors
+    /// Something is mounted there still; the system's.
+    pub fn tidy(&self) -> Result<()> {
+        for directory in [self.exports(), self.links(), self.state_dir.join("mounts")] {
+            mount_point::remove_tree(&directory)?;
+        }
+        Ok(())
     }
 
     /// The OCI runtime's bundle.
