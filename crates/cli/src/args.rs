@@ -47,12 +47,15 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the container of a bundle in a new utility VM, in the foreground.
+    /// Run the container of a bundle in a new utility VM, or with --no-vm on this host, in the foreground.
     ///
     /// Standard input, output and error are the container's; the exit status is its exit status. cofferdam's own
     /// failures exit with 125, an executable that cannot be run with 126, one that is not found with 127.
     /// SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the third SIGINT or SIGTERM kills.
-    #[command(after_help = "Example:\n  cofferdam run --bundle ./busybox --memory 256M demo")]
+    #[command(
+        after_help = "Examples:\n  cofferdam run --bundle ./busybox --memory 256M demo\n  \
+                            cofferdam run --bundle ./busybox --no-vm"
+    )]
     Run(RunArgs),
     /// Show what running a bundle would take, without starting or touching anything.
     #[command(
@@ -152,6 +155,15 @@ pub(crate) struct RunArgs {
     /// Give the container a terminal, as if the spec said `process.terminal`.
     #[arg(short, long)]
     pub(crate) tty: bool,
+
+    /// Process isolation: no utility VM. Layers are mounted on this host, and an OCI runtime of the host runs the
+    /// container.
+    #[arg(long)]
+    pub(crate) no_vm: bool,
+
+    /// The OCI runtime for --no-vm; the first there is of runc, crun and youki when absent.
+    #[arg(long, value_name = "PROGRAM", requires = "no_vm")]
+    pub(crate) runtime: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) vm: VmArgs,

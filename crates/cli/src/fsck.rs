@@ -7,8 +7,10 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use cofferdam_explain::columns;
+use cofferdam_host::{Leftover, Owner};
+use cofferdam_journal::Replay;
 use cofferdam_owner::{
-    Entry, Root,
+    Entry, Isolation, Root,
     control::{self, ControlError, Question},
     remains,
 };
@@ -119,6 +121,13 @@ fn ask(entry: &Entry, repair: bool, report: &mut OwnerReport) -> Result<()> {
 fn clear(entry: &Entry, repair: bool, report: &mut OwnerReport) -> Result<()> {
     let adopted = if repair { entry.adopt()? } else { None };
     let found = remains::find(entry);
+    // A record that was never written is of an owner that had taken nothing yet.
+    let isolation = found.record.as_ref().map(|record| record.isolation);
+    if let (Some(Isolation::Process), Ok(replay)) = (isolation, &found.replay) {
+        report
+            .found
+            .extend(on_the_host(entry, replay, adopted.is_some())?);
+    }
     for remain in found.remains {
         let mut line = FoundLine {
             what: remain.what,
@@ -160,6 +169,26 @@ fn clear(entry: &Entry, repair: bool, report: &mut OwnerReport) -> Result<()> {
     }
     report.found.push(own);
     Ok(())
+}
+
+/// What is on this host itself, in process isolation; freed first, since it is mounted from what follows.
+fn on_the_host(entry: &Entry, replay: &Replay, free: bool) -> Result<Vec<FoundLine>> {
+    let owner = Owner::of(entry.dir())?;
+    let line = |leftover: &Leftover, result: Option<cofferdam_host::Result<()>>| FoundLine {
+        what: leftover.to_string(),
+        state: "left behind".to_owned(),
+        remedy: Some("free".to_owned()),
+        freed: matches!(result, Some(Ok(()))),
+        failure: result.and_then(Result::err).map(|error| error.to_string()),
+    };
+    if free {
+        let outcomes = cofferdam_host::clear(replay, &owner)?.into_iter();
+        return Ok(outcomes
+            .map(|outcome| line(&outcome.leftover, Some(outcome.result)))
+            .collect());
+    }
+    let found = cofferdam_host::find(replay, &owner)?;
+    Ok(found.iter().map(|leftover| line(leftover, None)).collect())
 }
 
 fn table(root: &Root, reports: &[OwnerReport], repair: bool) -> String {

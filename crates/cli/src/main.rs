@@ -8,6 +8,7 @@ mod mount;
 mod owned;
 mod plan;
 mod run;
+mod run_local;
 mod signals;
 mod terminal;
 mod timings;
@@ -47,7 +48,13 @@ fn dispatch(cli: Cli) -> Exit {
                 .build();
             match runtime {
                 Ok(runtime) => {
-                    let exit = runtime.block_on(run::execute(&root, args));
+                    let exit = runtime.block_on(async {
+                        if args.no_vm {
+                            run_local::execute(&root, args).await
+                        } else {
+                            run::execute(&root, args).await
+                        }
+                    });
                     runtime.shutdown_background();
                     exit
                 }
