@@ -263,6 +263,41 @@ impl Bridge {
             .map(|Empty {}| ())
     }
 
+    /// Whether the guest changes the mounts of running containers.
+    ///
+    /// # Errors
+    /// [`BridgeError::Unsupported`] where it does not.
+    pub fn check_container_mounts(&self) -> Result<(), BridgeError> {
+        self.container_mounts(context::<ModifySettings>(NULL_CONTAINER_ID, ""))
+            .map(|_call| ())
+    }
+
+    fn container_mounts(&self, call: CallContext) -> Result<CallContext, BridgeError> {
+        let supported = self
+            .capabilities
+            .guest_defined_capabilities
+            .cofferdam_container_mounts;
+        if supported {
+            return Ok(call);
+        }
+        Err(BridgeError::Unsupported {
+            call,
+            what: "change the mounts of a running container",
+        })
+    }
+
+    /// Changes a resource of a container. An extension, so a guest that has not announced it is not asked.
+    pub async fn modify_container(
+        &self,
+        container_id: &str,
+        request: ModificationRequest,
+    ) -> Result<(), BridgeError> {
+        let call = self.container_mounts(context::<ModifySettings>(container_id, subject(&request)))?;
+        self.call(call, ModifySettings { request })
+            .await
+            .map(|Empty {}| ())
+    }
+
     /// Asks a container's init to end (SIGTERM). For [`NULL_CONTAINER_ID`] the VM powers off, and this returns when
     /// the connection has ended. No such container, or one that has stopped, is no error.
     pub async fn shutdown_graceful(&self, container_id: &str) -> Result<(), BridgeError> {
@@ -395,6 +430,7 @@ fn subject(request: &ModificationRequest) -> String {
         Resource::CombinedLayers(layers) => format!(" on {}", layers.container_root_path),
         Resource::MappedDirectory(share) => format!(" {} on {}", share.share_name, share.mount_path),
         Resource::Network(adapter) => format!(" {}", adapter.id),
+        Resource::ContainerMount(mount) => format!(" on {}", mount.destination),
         Resource::Unknown { .. } => String::new(),
     };
     format!("{:?} {}{place}", request.request_type, request.resource.name())

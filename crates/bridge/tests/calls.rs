@@ -268,6 +268,26 @@ async fn a_signal_to_a_process_that_has_gone_is_not_an_error() {
 }
 
 #[tokio::test]
+async fn a_mount_of_a_container_is_sent_to_that_container() {
+    let (bridge, mut peer) = connected().await;
+    bridge.check_container_mounts().unwrap();
+    let request = ModificationRequest::add(Resource::ContainerMount(ContainerMount {
+        source: "/m".into(),
+        destination: "/d".into(),
+        read_only: true,
+    }));
+    let (done, ()) = tokio::join!(bridge.modify_container("c", request.clone()), async {
+        let (id, got) = peer.expect::<ModifySettings>().await;
+        assert_eq!(
+            (got.base.container_id.as_str(), &got.payload.request),
+            ("c", &request)
+        );
+        peer.succeed::<ModifySettings>(id, Empty {}).await;
+    });
+    done.unwrap();
+}
+
+#[tokio::test]
 async fn shutting_down_what_has_stopped_or_powering_off_is_no_error() {
     let (bridge, mut peer) = connected().await;
     let (done, ()) = tokio::join!(bridge.shutdown_graceful("c"), async {
@@ -303,6 +323,18 @@ async fn what_the_guest_cannot_do_is_refused_before_anything_is_sent() {
         bridge.signal_process("c", 1, Some(10)).await,
         Err(BridgeError::Unsupported { .. })
     ));
+    let mount = Resource::ContainerMount(ContainerMount::default());
+    let refused = bridge
+        .modify_container("c", ModificationRequest::add(mount))
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .ends_with("this guest cannot change the mounts of a running container"),
+        "{refused}"
+    );
+    bridge.check_container_mounts().unwrap_err();
     drop(bridge);
     assert_eq!(peer.try_next().await, None);
 }

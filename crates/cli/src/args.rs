@@ -28,6 +28,11 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
+    /// Where owners of VMs are recorded, with their journals and control sockets: /run/cofferdam for root, else a
+    /// directory of this user's.
+    #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_ROOT")]
+    pub(crate) root: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -42,12 +47,15 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the container of a bundle in a new utility VM, in the foreground.
+    /// Run the container of a bundle in a new utility VM, or with --no-vm on this host, in the foreground.
     ///
     /// Standard input, output and error are the container's; the exit status is its exit status. cofferdam's own
     /// failures exit with 125, an executable that cannot be run with 126, one that is not found with 127.
     /// SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the third SIGINT or SIGTERM kills.
-    #[command(after_help = "Example:\n  cofferdam run --bundle ./busybox --memory 256M demo")]
+    #[command(
+        after_help = "Examples:\n  cofferdam run --bundle ./busybox --memory 256M demo\n  \
+                            cofferdam run --bundle ./busybox --no-vm"
+    )]
     Run(RunArgs),
     /// Show what running a bundle would take, without starting or touching anything.
     #[command(
@@ -55,6 +63,83 @@ pub(crate) enum Command {
                             cofferdam plan --bundle ./web --bundle ./db"
     )]
     Plan(PlanArgs),
+    /// Compare what owners have written down with what is there, and free what nobody owns.
+    ///
+    /// A living owner compares its ledger, its VM's devices and its guest's mounts. What a dead one left is found by its
+    /// journal. Exits with 1 if something is wrong, or is left after --repair.
+    #[command(after_help = "Examples:\n  cofferdam fsck\n  cofferdam fsck --repair web")]
+    Fsck(FsckArgs),
+    /// Add mounts to a running container, remove them, and list them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cofferdam mount add web --mount type=bind,source=/srv/data,destination=/data,readonly\n  \
+                            cofferdam mount remove web /data"
+    )]
+    Mount(MountCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MountCommand {
+    /// Attach a directory, a file or a disk, and mount it in the running container.
+    #[command(
+        after_help = "Example:\n  cofferdam mount add web --mount type=virtual-disk,source=data.vhdx,destination=/data"
+    )]
+    Add(MountAddArgs),
+    /// Unmount it, and give back what it took. One that is in use stays.
+    #[command(after_help = "Example:\n  cofferdam mount remove web /data")]
+    Remove {
+        /// The container.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Where it is in the container.
+        #[arg(value_name = "DESTINATION")]
+        destination: String,
+    },
+    /// The mounts that were added.
+    #[command(after_help = "Example:\n  cofferdam mount list web --format json")]
+    List {
+        /// The container.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// What to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountAddArgs {
+    /// The container.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+
+    /// The mount, as docker writes it: `type=bind,source=DIR,destination=PATH[,readonly]`. Types are those of a
+    /// bundle: bind (the default), virtual-disk, automanage-virtual-disk, physical-disk.
+    #[arg(long, value_name = "MOUNT")]
+    pub(crate) mount: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FsckArgs {
+    /// Whom to look at; everybody when absent.
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+
+    /// Free what nobody owns: processes, devices, mounts, auto-managed disks, directories and records.
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +155,15 @@ pub(crate) struct RunArgs {
     /// Give the container a terminal, as if the spec said `process.terminal`.
     #[arg(short, long)]
     pub(crate) tty: bool,
+
+    /// Process isolation: no utility VM. Layers are mounted on this host, and an OCI runtime of the host runs the
+    /// container.
+    #[arg(long)]
+    pub(crate) no_vm: bool,
+
+    /// The OCI runtime for --no-vm; the first there is of runc, crun and youki when absent.
+    #[arg(long, value_name = "PROGRAM", requires = "no_vm")]
+    pub(crate) runtime: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) vm: VmArgs,

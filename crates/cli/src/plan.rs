@@ -31,9 +31,9 @@ pub(crate) fn planned(
     plan(request, &facts)
 }
 
-/// What the hypervisor's own parser says of an image.
+/// What speaks against an image, told from its own bytes.
 pub(crate) fn check_image(path: &Path) -> Result<(), String> {
-    match cofferdam_qemu::probe(path) {
+    match cofferdam_image::probe(path) {
         Ok(facts) => facts.problem.map_or(Ok(()), Err),
         Err(error) => Err(error.to_string()),
     }

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use cofferdam_mounting::mountinfo::Baseline;
 use cofferdam_protocol::message::ContainerNotification;
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use crate::{
     container::Containers,
     error::{During, Result},
     process::{Processes, reaper::Reaper, timer::Timer},
-    storage::{disks::Disks, mountinfo::Baseline},
+    storage::disks::Disks,
     transport::Dialer,
 };
 

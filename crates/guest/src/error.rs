@@ -2,6 +2,8 @@
 
 use std::io;
 
+use cofferdam_mounting::MountError;
+
 /// A failure of one request. Its text goes to the host as `ErrorMessage`, causes included.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
@@ -112,6 +114,16 @@ impl AgentError {
             Self::Io { .. } | Self::DeviceMissing { .. } | Self::Busy { .. } | Self::Runtime { .. } => {
                 0x8000_4005
             }
+        }
+    }
+}
+
+impl From<MountError> for AgentError {
+    fn from(error: MountError) -> Self {
+        match error {
+            MountError::Io { action, source } => Self::Io { action, source },
+            MountError::Invalid(reason) => Self::Invalid(reason),
+            MountError::Busy { what, holder } => Self::Busy { what, holder },
         }
     }
 }

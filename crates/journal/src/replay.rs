@@ -48,6 +48,13 @@ pub enum Held {
     Share(ShareId),
     /// A mount of the guest, or of this host in process isolation.
     Mount(String),
+    /// A mount of a running container.
+    ContainerMount {
+        /// Which container.
+        container: String,
+        /// Where in it.
+        destination: String,
+    },
 }
 
 /// What a journal's owner held when it wrote its last line.
@@ -56,8 +63,11 @@ pub struct Replay {
     /// Everything taken and not given back, with the request that took it and whether that request is known to have
     /// succeeded.
     pub held: BTreeMap<Held, (Request, bool)>,
-    /// Files that were to be deleted on release, and are not known to be.
+    /// Files that were to be deleted on release, whose disk was attached or about to be, and that are not known to be
+    /// deleted.
     pub managed: Vec<ManagedFile>,
+    /// Files that were to be deleted on release, and whose disk was never attached: they were not taken yet.
+    pub promised: Vec<ManagedFile>,
     /// Steps that had begun and not ended.
     pub under_way: BTreeMap<StepNumber, Request>,
     /// Lines read.
@@ -102,6 +112,13 @@ impl Replay {
                 if let Some(taken) = taken_by(&request) {
                     self.held.insert(taken, (request.clone(), false));
                 }
+                if let Request::Host(HostRequest::AttachScsi { path, .. }) = &request {
+                    let (taken, promised) = std::mem::take(&mut self.promised)
+                        .into_iter()
+                        .partition(|file| file.path == *path);
+                    self.promised = promised;
+                    self.managed.extend::<Vec<_>>(taken);
+                }
                 self.under_way.insert(step, request);
             }
             Record::End { step, error } => {
@@ -113,10 +130,13 @@ impl Replay {
                 }
                 // A failed step may have taken effect: what it takes stays listed, what it gives back too.
             }
-            Record::Manages(file) => self.managed.push(file),
+            Record::Manages(file) => self.promised.push(file),
             Record::Keeps(file) => {
-                if let Some(at) = self.managed.iter().position(|managed| *managed == file) {
-                    self.managed.remove(at);
+                for files in [&mut self.managed, &mut self.promised] {
+                    if let Some(at) = files.iter().position(|managed| *managed == file) {
+                        files.remove(at);
+                        break;
+                    }
                 }
             }
         }
@@ -151,11 +171,17 @@ fn taken_by(request: &Request) -> Option<Held> {
             | GuestRequest::MountVpmem { guest_path, .. }
             | GuestRequest::MountShare { guest_path, .. } => guest_path.clone(),
             GuestRequest::CombineLayers { root, .. } => root.clone(),
+            GuestRequest::AddContainerMount {
+                container,
+                destination,
+                ..
+            } => return Some(in_container(container, destination)),
             GuestRequest::UnmountScsi { .. }
             | GuestRequest::EjectScsi { .. }
             | GuestRequest::UnmountVpmem { .. }
             | GuestRequest::UnmountShare { .. }
-            | GuestRequest::RemoveCombinedLayers { .. } => return None,
+            | GuestRequest::RemoveCombinedLayers { .. }
+            | GuestRequest::RemoveContainerMount { .. } => return None,
         }),
     })
 }
@@ -176,13 +202,26 @@ fn given_back_by(request: &Request) -> Option<Held> {
             | GuestRequest::UnmountVpmem { guest_path, .. }
             | GuestRequest::UnmountShare { guest_path, .. } => guest_path.clone(),
             GuestRequest::RemoveCombinedLayers { root } => root.clone(),
+            GuestRequest::RemoveContainerMount {
+                container,
+                destination,
+                ..
+            } => return Some(in_container(container, destination)),
             GuestRequest::MountScsi { .. }
             | GuestRequest::EjectScsi { .. }
             | GuestRequest::MountVpmem { .. }
             | GuestRequest::MountShare { .. }
-            | GuestRequest::CombineLayers { .. } => return None,
+            | GuestRequest::CombineLayers { .. }
+            | GuestRequest::AddContainerMount { .. } => return None,
         }),
     })
+}
+
+fn in_container(container: &str, destination: &str) -> Held {
+    Held::ContainerMount {
+        container: container.to_owned(),
+        destination: destination.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -245,21 +284,54 @@ mod tests {
     }
 
     #[test]
+    fn one_destination_in_two_containers_is_two_things_held() {
+        let mount = |container: &str| GuestRequest::AddContainerMount {
+            container: container.into(),
+            source: "/run/gcs/c/1/mounts/m1".into(),
+            destination: "/data".into(),
+            read_only: false,
+        };
+        let (_dir, path, journal) = journal();
+        for container in ["a", "b"] {
+            let step = journal.begin(&Request::Guest(mount(container))).unwrap();
+            journal.end(step, None).unwrap();
+        }
+        let removal = GuestRequest::RemoveContainerMount {
+            container: "a".into(),
+            source: "/run/gcs/c/1/mounts/m1".into(),
+            destination: "/data".into(),
+            read_only: false,
+        };
+        let step = journal.begin(&Request::Guest(removal)).unwrap();
+        assert_eq!(Replay::read(&path).unwrap().held.len(), 2);
+        journal.end(step, None).unwrap();
+        let held: Vec<_> = Replay::read(&path).unwrap().held.into_keys().collect();
+        assert_eq!(held, [in_container("b", "/data")]);
+    }
+
+    #[test]
     fn a_managed_file_is_due_until_it_is_deleted_or_kept() {
         let (_dir, path, journal) = journal();
         let file = |name: &str| ManagedFile {
             path: name.into(),
             key: FileKey { device: 1, inode: 2 },
         };
+        let managed = || Replay::read(&path).unwrap().managed;
         journal.manages(file("/a")).unwrap();
-        journal.manages(file("/b")).unwrap();
-        journal.keeps(file("/a")).unwrap();
-        assert_eq!(Replay::read(&path).unwrap().managed, [file("/b")]);
-        let request = Request::Host(HostRequest::DeleteFile { path: "/b".into() });
+        journal.manages(file("/d")).unwrap();
+        assert!(managed().is_empty(), "not attached, so not taken");
+        journal.begin(&attach()).unwrap();
+        assert_eq!(managed(), [file("/d")]);
+        journal.keeps(file("/d")).unwrap();
+        assert!(managed().is_empty());
+        journal.manages(file("/d")).unwrap();
+        journal.begin(&attach()).unwrap();
+        let request = Request::Host(HostRequest::DeleteFile { path: "/d".into() });
         let step = journal.begin(&request).unwrap();
-        assert_eq!(Replay::read(&path).unwrap().managed, [file("/b")]);
+        assert_eq!(managed(), [file("/d")]);
         journal.end(step, None).unwrap();
-        assert!(Replay::read(&path).unwrap().managed.is_empty());
+        assert!(managed().is_empty());
+        assert_eq!(Replay::read(&path).unwrap().promised, [file("/a")]);
     }
 
     #[test]

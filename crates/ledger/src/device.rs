@@ -30,6 +30,8 @@ pub enum Want {
     Share(ShareNeed),
     /// Layers and a scratch, overlaid.
     Overlay(OverlayNeed),
+    /// A mount of the VM, brought into a running container.
+    ContainerMount(ContainerMountNeed),
 }
 
 impl Want {
@@ -38,7 +40,7 @@ impl Want {
         match self {
             Self::Layer(layer) => Some(layer.key),
             Self::Disk(disk) => Some(disk.key),
-            Self::Share(_) | Self::Overlay(_) => None,
+            Self::Share(_) | Self::Overlay(_) | Self::ContainerMount(_) => None,
         }
     }
 }
@@ -93,6 +95,19 @@ pub struct OverlayNeed {
     pub layers: Vec<String>,
     /// Guest path of the scratch.
     pub scratch: String,
+}
+
+/// A further mount of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerMountNeed {
+    /// Which container.
+    pub container: String,
+    /// What: a path of the VM, or a `sandbox://` path.
+    pub source: String,
+    /// Where in the container.
+    pub destination: String,
+    /// Mounted read-only.
+    pub read_only: bool,
 }
 
 /// A mount of a device.

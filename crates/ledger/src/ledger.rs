@@ -9,6 +9,7 @@ use crate::{
     address::{LUNS_PER_CONTROLLER, Limits},
     device::{At, Disk, LayerNeed, Overlay, OverlayNeed, Pmem, Share, Want},
     error::LeaseError,
+    injected::Injected,
     request::DiskKind,
     slot::Part,
     slots::{Machine, NoSlot, Reserved, Slots},
@@ -29,6 +30,8 @@ pub enum Table {
     Shares,
     /// Combined layers; unbounded.
     Overlays,
+    /// Mounts of running containers; unbounded.
+    ContainerMounts,
 }
 
 impl fmt::Display for Table {
@@ -38,6 +41,7 @@ impl fmt::Display for Table {
             Self::Vpmem => "persistent-memory devices",
             Self::Shares => "shares",
             Self::Overlays => "combined layers",
+            Self::ContainerMounts => "mounts of running containers",
         })
     }
 }
@@ -109,6 +113,7 @@ pub struct Ledger {
     vpmem: Slots<Pmem>,
     shares: Slots<Share>,
     overlays: Slots<Overlay>,
+    injected: Slots<Injected>,
     limits: Limits,
     layer_base: String,
 }
@@ -119,6 +124,7 @@ pub(crate) enum Taken {
     Vpmem(Reserved<Pmem>),
     Share(Reserved<Share>),
     Overlay(Reserved<Overlay>),
+    Injected(Reserved<Injected>),
 }
 
 impl Taken {
@@ -128,6 +134,7 @@ impl Taken {
             Self::Vpmem(reserved) => reserved.lease,
             Self::Share(reserved) => reserved.lease,
             Self::Overlay(reserved) => reserved.lease,
+            Self::Injected(reserved) => reserved.lease,
         }
     }
 
@@ -138,6 +145,7 @@ impl Taken {
             Self::Vpmem(reserved) => reserved.is_new(),
             Self::Share(reserved) => reserved.is_new(),
             Self::Overlay(reserved) => reserved.is_new(),
+            Self::Injected(reserved) => reserved.is_new(),
         }
     }
 }
@@ -152,6 +160,7 @@ impl Ledger {
             vpmem: Slots::new(limits.vpmem_devices as usize),
             shares: Slots::new(usize::MAX),
             overlays: Slots::new(usize::MAX),
+            injected: Slots::new(usize::MAX),
             limits,
             layer_base: "/run".to_owned(),
         }
@@ -252,6 +261,16 @@ impl Ledger {
                 let taken = self.overlays.reserve(Overlay(need), |_| at);
                 taken.map(Taken::Overlay).map_err(|why| (Table::Overlays, why))
             }
+            Want::ContainerMount(need) => {
+                let at = At {
+                    guest_path: need.path(),
+                    read_only: need.read_only,
+                };
+                let taken = self.injected.reserve(Injected(need), |_| at);
+                taken
+                    .map(Taken::Injected)
+                    .map_err(|why| (Table::ContainerMounts, why))
+            }
         }
     }
 
@@ -301,6 +320,7 @@ impl Ledger {
             Taken::Vpmem(reserved) => self.vpmem.undo(reserved),
             Taken::Share(reserved) => self.shares.undo(reserved),
             Taken::Overlay(reserved) => self.overlays.undo(reserved),
+            Taken::Injected(reserved) => self.injected.undo(reserved),
         }
     }
 
@@ -334,7 +354,8 @@ impl Ledger {
         self.machine_mut(token.table).outcome(token, result)
     }
 
-    /// Where the lease's mount is in the guest; `None` for a stale one.
+    /// Where the lease's mount is in the guest, for a mount of a running container as `<container>:<destination>`;
+    /// `None` for a stale one.
     #[must_use]
     pub fn guest_path(&self, lease: Lease) -> Option<&str> {
         self.machine(lease.table).guest_path(lease)
@@ -343,7 +364,13 @@ impl Ledger {
     /// Everything that is held now.
     #[must_use]
     pub fn view(&self) -> LedgerView {
-        let slots = [Table::Scsi, Table::Vpmem, Table::Shares, Table::Overlays];
+        let slots = [
+            Table::Scsi,
+            Table::Vpmem,
+            Table::Shares,
+            Table::Overlays,
+            Table::ContainerMounts,
+        ];
         LedgerView {
             scsi: self.scsi.usage(),
             vpmem: self.vpmem.usage(),
@@ -360,6 +387,7 @@ impl Ledger {
             Table::Vpmem => &self.vpmem,
             Table::Shares => &self.shares,
             Table::Overlays => &self.overlays,
+            Table::ContainerMounts => &self.injected,
         }
     }
 
@@ -369,6 +397,7 @@ impl Ledger {
             Table::Vpmem => &mut self.vpmem,
             Table::Shares => &mut self.shares,
             Table::Overlays => &mut self.overlays,
+            Table::ContainerMounts => &mut self.injected,
         }
     }
 }

@@ -4,10 +4,11 @@
 //! ([`Ledger::next`]), performs it, and reports the outcome ([`Ledger::outcome`]). Reservation is all or nothing and
 //! needs no step at all.
 //!
-//! * `slots` is the machine: a table of slots. SCSI disks, persistent memory, shares and combined layers are four of
-//!   them. `slot` is one: a device, its mounts, who holds them.
+//! * `slots` is the machine: a table of slots. SCSI disks, persistent memory, shares, combined layers and mounts of
+//!   running containers are five of them. `slot` is one: a device, its mounts, who holds them.
 //! * [`state`] has the states of a device and of a mount, with their tables.
-//! * [`device`] says what a need turns into: which table, and the host and guest request of each step.
+//! * [`device`] says what a need turns into: which table, and the host and guest request of each step; `injected`
+//!   says it for mounts of running containers.
 //! * `admission` reserves for one container, or for all of a pod at once.
 //! * [`request`] has those requests, [`address`] the places and limits.
 //!
@@ -34,6 +35,7 @@ mod admission;
 pub mod device;
 mod error;
 mod free;
+mod injected;
 mod ledger;
 pub mod request;
 mod settings;

@@ -153,4 +153,39 @@ pub enum GuestRequest {
         /// Where the overlay is mounted.
         root: String,
     },
+    /// Bring a mount of the VM into a running container.
+    AddContainerMount {
+        /// Which container.
+        container: String,
+        /// What: a path of the VM, or a `sandbox://` path.
+        source: String,
+        /// Where in the container.
+        destination: String,
+        /// Read-only mount.
+        read_only: bool,
+    },
+    /// Take it out again. A container that has ended has no mounts.
+    RemoveContainerMount {
+        /// Which container.
+        container: String,
+        /// What.
+        source: String,
+        /// Where in the container.
+        destination: String,
+        /// As it was mounted.
+        read_only: bool,
+    },
+}
+
+impl GuestRequest {
+    /// The container it is for; `None` where it is for the VM itself.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Self::AddContainerMount { container, .. } | Self::RemoveContainerMount { container, .. } => {
+                Some(container)
+            }
+            _ => None,
+        }
+    }
 }

@@ -4,8 +4,8 @@
 use cofferdam_protocol::{
     ports,
     settings::{
-        CombinedLayers, Layer, MappedDirectory, MappedVirtualDisk, ModificationRequest, Resource, ScsiDevice,
-        VpmemDevice,
+        CombinedLayers, ContainerMount, Layer, MappedDirectory, MappedVirtualDisk, ModificationRequest,
+        Resource, ScsiDevice, VpmemDevice,
     },
 };
 
@@ -15,6 +15,8 @@ use crate::{
 };
 
 /// The `ModifySettings` request that asks the guest for `request` (GCS bridge protocol §7).
+///
+/// Whom it is sent to says [`GuestRequest::container`].
 ///
 /// A removal carries the members of its addition, rights included: some guests need them to undo what they did.
 /// Only an overlay is removed by its root alone (§7.4).
@@ -43,6 +45,13 @@ impl From<&GuestRequest> for ModificationRequest {
                 mount_path: mount_path.to_owned(),
                 port: ports::PLAN9,
                 share_name: share.to_string(),
+                read_only,
+            })
+        };
+        let container_mount = |source: &str, destination: &str, read_only: bool| {
+            Resource::ContainerMount(ContainerMount {
+                source: source.to_owned(),
+                destination: destination.to_owned(),
                 read_only,
             })
         };
@@ -93,6 +102,18 @@ impl From<&GuestRequest> for ModificationRequest {
                 container_root_path: root.clone(),
                 ..Default::default()
             })),
+            G::AddContainerMount {
+                source,
+                destination,
+                read_only,
+                ..
+            } => M::add(container_mount(source, destination, *read_only)),
+            G::RemoveContainerMount {
+                source,
+                destination,
+                read_only,
+                ..
+            } => M::remove(container_mount(source, destination, *read_only)),
         }
     }
 }
@@ -117,6 +138,7 @@ mod tests {
         let disk = json!({"MountPath": "/m", "Lun": 2, "Controller": 1, "ReadOnly": true});
         let pmem = json!({"DeviceNumber": 4, "MountPath": "/m"});
         let directory = json!({"MountPath": "/m", "Port": 564, "ShareName": "3", "ReadOnly": true});
+        let container_mount = json!({"Source": "/m", "Destination": "/d", "ReadOnly": true});
         let say = |request_type: &str, resource_type: &str, settings: Value| json!({"RequestType": request_type, "ResourceType": resource_type, "Settings": settings});
         for (request, expected) in [
             (
@@ -188,6 +210,24 @@ mod tests {
             (
                 GuestRequest::RemoveCombinedLayers { root: "/r".into() },
                 say("Remove", "CombinedLayers", json!({"ContainerRootPath": "/r"})),
+            ),
+            (
+                GuestRequest::AddContainerMount {
+                    container: "c".into(),
+                    source: "/m".into(),
+                    destination: "/d".into(),
+                    read_only: true,
+                },
+                say("Add", "CofferdamContainerMount", container_mount.clone()),
+            ),
+            (
+                GuestRequest::RemoveContainerMount {
+                    container: "c".into(),
+                    source: "/m".into(),
+                    destination: "/d".into(),
+                    read_only: true,
+                },
+                say("Remove", "CofferdamContainerMount", container_mount),
             ),
         ] {
             assert_eq!(wire(request), expected);

@@ -39,7 +39,7 @@ pub struct SlotView {
     pub generation: u64,
     /// How far the device is.
     pub state: DeviceState,
-    /// The host step that attaches it; `None` for combined layers.
+    /// The host step that attaches it; `None` for combined layers and mounts of running containers.
     pub attach: Option<HostRequest>,
     /// How many hold it.
     pub holders: usize,
@@ -50,7 +50,7 @@ pub struct SlotView {
 /// One mount of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountView {
-    /// Where in the guest.
+    /// Where in the guest; `<container>:<destination>` in a running container.
     pub guest_path: String,
     /// Read-only.
     pub read_only: bool,

@@ -68,6 +68,31 @@ pub enum Refusal {
         #[source]
         source: io::Error,
     },
+    /// Rule M1, for a mount of a running container.
+    #[error(
+        "a mount of type {kind:?} is made by the container's runtime when it starts; to a running container only \
+         bind, physical-disk, virtual-disk and automanage-virtual-disk can be added"
+    )]
+    TypeOfRuntime {
+        /// The mount's type.
+        kind: String,
+    },
+    /// A mount of a running container, on a destination it cannot have.
+    #[error("the destination {destination:?} {problem}")]
+    Destination {
+        /// The destination.
+        destination: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A mount of a running container, with an option that would not be applied.
+    #[error(
+        "option {option:?} cannot be given to a mount of a running container: only ro, rw, bind and rbind can"
+    )]
+    Option {
+        /// The option.
+        option: String,
+    },
     /// Rules M7 and M8.
     #[error("adding plan9 mount {path}: {problem}", path = path.display())]
     Share {

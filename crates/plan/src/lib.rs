@@ -2,11 +2,12 @@
 //! nothing else.
 //!
 //! [`Spec::parse`] reads a spec, [`wanted`] names the host paths whose [`Facts`] are needed, and [`plan`] returns the
-//! rewritten spec with the container's [`Needs`]. The caller's spec is never changed. Slots are not chosen here: that
+//! rewritten spec with the container's [`Needs`]. [`plan_mount`] does it for one mount more, of a container that runs. The caller's spec is never changed. Slots are not chosen here: that
 //! is the ledger's part.
 
 mod error;
 mod facts;
+mod further;
 mod mounts;
 mod need;
 mod root;
@@ -19,8 +20,9 @@ use serde_json::Value;
 pub use crate::{
     error::{PlanError, Refusal},
     facts::{Facts, FileFacts, FileId, FileKind},
+    further::{MountPlan, MountRequest, container_destination, plan_mount, wanted_by_mount},
     need::{DiskNeed, DiskSource, LayerNeed, Layers, Needs, ShareNeed},
-    spec::{Spec, SpecError},
+    spec::{Mount, Spec, SpecError},
 };
 
 /// The name of a read-only layer's image in its folder.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     Facts, FileKind, Plan, PlanError, PlanRequest, Spec,
     error::{Refusal, SourceProblem},
-    need::{DiskNeed, DiskSource, ShareNeed},
+    need::{DiskNeed, DiskSource, Needs, ShareNeed},
     resolved, root,
     spec::Mount,
 };
@@ -17,13 +17,13 @@ const SANDBOX_PREFIX: &str = "sandbox://";
 
 /// What a mount's type asks of cofferdam.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Bind,
     Disk { source: DiskSource, auto_manage: bool },
 }
 
 /// The type of a mount that is not left as it is (rule M1).
-fn kind(mount: &Mount) -> Option<Kind> {
+pub(crate) fn kind(mount: &Mount) -> Option<Kind> {
     let disk = |source, auto_manage| Some(Kind::Disk { source, auto_manage });
     match mount.kind.as_deref()? {
         "bind" => Some(Kind::Bind),
@@ -34,17 +34,33 @@ fn kind(mount: &Mount) -> Option<Kind> {
     }
 }
 
-fn is_of_the_sandbox(kind: Kind, source: &str) -> bool {
+pub(crate) fn is_of_the_sandbox(kind: Kind, source: &str) -> bool {
     kind == Kind::Bind && source.starts_with(SANDBOX_PREFIX)
 }
 
 pub(crate) fn wanted(spec: &Spec, bundle: &Path) -> Vec<PathBuf> {
-    let host_source = |mount: &Mount| {
-        let source = mount.source.as_deref().filter(|source| !source.is_empty())?;
-        let kind = kind(mount)?;
-        (!is_of_the_sandbox(kind, source)).then(|| resolved(bundle, source))
-    };
-    spec.mounts().filter_map(host_source).collect()
+    spec.mounts()
+        .filter_map(|mount| host_source(mount, bundle))
+        .collect()
+}
+
+/// The host path a mount's source leads to, where it is one.
+pub(crate) fn host_source(mount: &Mount, base: &Path) -> Option<PathBuf> {
+    let source = mount.source.as_deref().filter(|source| !source.is_empty())?;
+    let kind = kind(mount)?;
+    (!is_of_the_sandbox(kind, source)).then(|| resolved(base, source))
+}
+
+/// Rule M2: the source, where neither it nor the destination is missing.
+pub(crate) fn complete_source(mount: &Mount) -> Result<&str, Refusal> {
+    let source = mount.source.as_deref().unwrap_or_default();
+    if source.is_empty() || mount.destination.is_empty() {
+        return Err(Refusal::IncompleteMount {
+            source_path: source.to_owned(),
+            destination: mount.destination.clone(),
+        });
+    }
+    Ok(source)
 }
 
 pub(crate) fn plan(request: PlanRequest<'_>, facts: &Facts, plan: &mut Plan) -> Result<(), PlanError> {
@@ -65,43 +81,49 @@ fn one(
     mount: &Mount,
 ) -> Result<(), Refusal> {
     let Some(kind) = kind(mount) else { return Ok(()) };
-    let source = mount.source.as_deref().unwrap_or_default();
-    if source.is_empty() || mount.destination.is_empty() {
-        return Err(Refusal::IncompleteMount {
-            source_path: source.to_owned(),
-            destination: mount.destination.clone(),
-        });
-    }
+    let source = complete_source(mount)?;
     if request.process_isolation || is_of_the_sandbox(kind, source) {
         return Ok(());
     }
     let at = Place {
         index,
         host_path: resolved(request.bundle, source),
-        guest_path: format!("{}/mounts/m{index}", request.container_root),
+        guest_path: guest_path(request.container_root, index),
         read_only: mount.is_read_only(),
     };
-    let entry = &mut plan.spec["mounts"][index];
-    match kind {
-        Kind::Disk { source, auto_manage } => {
-            rewrite(entry, Some("none"), &at.guest_path);
-            plan.needs.disks.push(disk(at, facts, source, auto_manage)?);
-        }
-        Kind::Bind => {
-            let (share, source) = share(at, facts)?;
-            rewrite(entry, None, &source);
-            plan.needs.shares.push(share);
-        }
-    }
+    let source = need(kind, at, facts, &mut plan.needs)?;
+    let kind = (kind != Kind::Bind).then_some("none");
+    rewrite(&mut plan.spec["mounts"][index], kind, &source);
     Ok(())
 }
 
+/// Where mount `index` of a container is in the VM.
+pub(crate) fn guest_path(container_root: &str, index: usize) -> String {
+    format!("{container_root}/mounts/m{index}")
+}
+
+/// Notes what a mount needs, and returns its source inside the VM.
+pub(crate) fn need(kind: Kind, at: Place, facts: &Facts, needs: &mut Needs) -> Result<String, Refusal> {
+    match kind {
+        Kind::Disk { source, auto_manage } => {
+            let guest_path = at.guest_path.clone();
+            needs.disks.push(disk(at, facts, source, auto_manage)?);
+            Ok(guest_path)
+        }
+        Kind::Bind => {
+            let (share, source) = share(at, facts)?;
+            needs.shares.push(share);
+            Ok(source)
+        }
+    }
+}
+
 /// Where one mount comes from and goes to.
-struct Place {
-    index: usize,
-    host_path: PathBuf,
-    guest_path: String,
-    read_only: bool,
+pub(crate) struct Place {
+    pub(crate) index: usize,
+    pub(crate) host_path: PathBuf,
+    pub(crate) guest_path: String,
+    pub(crate) read_only: bool,
 }
 
 fn rewrite(entry: &mut Value, kind: Option<&str>, source: &str) {

@@ -73,17 +73,21 @@ pub(crate) struct Root {
     pub(crate) readonly: bool,
 }
 
-/// OCI runtime spec, "Mounts".
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(crate) struct Mount {
+/// An entry of `mounts` (OCI runtime spec, "Mounts"), as its host wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Mount {
+    /// Where in the container.
     #[serde(default)]
-    pub(crate) destination: String,
+    pub destination: String,
+    /// Its type: `bind`, `virtual-disk` …
     #[serde(default, rename = "type")]
-    pub(crate) kind: Option<String>,
+    pub kind: Option<String>,
+    /// What is mounted.
     #[serde(default)]
-    pub(crate) source: Option<String>,
+    pub source: Option<String>,
+    /// Options, such as `ro`.
     #[serde(default)]
-    pub(crate) options: Option<Vec<String>>,
+    pub options: Option<Vec<String>>,
 }
 
 /// OCI runtime spec, "Windows-specific configuration": the layer folders serve Linux containers too.
@@ -127,6 +131,12 @@ impl Spec {
             process.insert("terminal".to_owned(), Value::Bool(true));
         }
         self
+    }
+
+    /// How many mounts it has, those that are left as they are too.
+    #[must_use]
+    pub fn mount_count(&self) -> usize {
+        self.view.mounts.as_ref().map_or(0, Vec::len)
     }
 
     pub(crate) fn root(&self) -> Root {

@@ -65,6 +65,8 @@ pub enum Resource {
     MappedDirectory(MappedDirectory),
     /// A network adapter.
     Network(Network),
+    /// A mount of a running container. An extension: see [`ContainerMount`].
+    ContainerMount(ContainerMount),
     /// A resource this crate has no type for. To be answered with an error, not taken for broken JSON.
     Unknown {
         /// Its name.
@@ -93,6 +95,7 @@ impl Resource {
             Self::CombinedLayers(_) => "CombinedLayers",
             Self::MappedDirectory(_) => "MappedDirectory",
             Self::Network(_) => "Network",
+            Self::ContainerMount(_) => "CofferdamContainerMount",
             Self::Unknown { resource_type, .. } => resource_type,
         }
     }
@@ -111,6 +114,7 @@ impl Resource {
             "CombinedLayers" => Self::CombinedLayers(json::from_value(object)?),
             "MappedDirectory" => Self::MappedDirectory(json::from_value(object)?),
             "Network" => Self::Network(json::from_value(object)?),
+            "CofferdamContainerMount" => Self::ContainerMount(json::from_value(object)?),
             _ => Self::Unknown {
                 resource_type,
                 settings,
@@ -131,6 +135,7 @@ impl Serialize for ModificationRequest {
             Resource::CombinedLayers(settings) => request.serialize_field("Settings", settings)?,
             Resource::MappedDirectory(settings) => request.serialize_field("Settings", settings)?,
             Resource::Network(settings) => request.serialize_field("Settings", settings)?,
+            Resource::ContainerMount(settings) => request.serialize_field("Settings", settings)?,
             Resource::Unknown {
                 settings: Value::Null,
                 ..
@@ -289,6 +294,23 @@ pub struct MappedDirectory {
     /// The share's name: decimal digits.
     #[serde(skip_serializing_if = "is_zero")]
     pub share_name: String,
+    /// Mount read-only.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub read_only: bool,
+}
+
+/// A mount of the VM, brought into a running container or taken out of it. The request's container id names the
+/// container. An extension of this project: only a guest with the capability
+/// [`crate::message::GuestDefinedCapabilities::cofferdam_container_mounts`] serves it (§13.9).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ContainerMount {
+    /// What is mounted: a path of the VM, or a `sandbox://` path. A removal need not name it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub source: String,
+    /// Where: an absolute path in the container.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub destination: String,
     /// Mount read-only.
     #[serde(skip_serializing_if = "is_zero")]
     pub read_only: bool,

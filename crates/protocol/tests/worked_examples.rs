@@ -196,6 +196,28 @@ fn only_a_range_that_holds_version_4_is_accepted() {
 }
 
 #[test]
+fn a_mount_of_a_running_container_names_the_container_in_the_request() {
+    let mount = ContainerMount {
+        source: "/run/gcs/c/1/mounts/m7".into(),
+        destination: "/data".into(),
+        read_only: true,
+    };
+    let request = ModificationRequest::remove(Resource::ContainerMount(mount));
+    let request = Request::new("c1", ModifySettings { request });
+    let text = String::from_utf8(request.to_body()).unwrap();
+    assert!(text.starts_with(r#"{"ContainerId":"c1","#), "{text}");
+    let settings = concat!(
+        r#""Request":{"RequestType":"Remove","ResourceType":"CofferdamContainerMount","#,
+        r#""Settings":{"Source":"/run/gcs/c/1/mounts/m7","Destination":"/data","ReadOnly":true}}"#
+    );
+    assert!(text.contains(settings), "{text}");
+    assert_eq!(
+        Request::<ModifySettings>::from_body(text.as_bytes()).unwrap(),
+        request
+    );
+}
+
+#[test]
 fn the_capabilities_of_a_linux_guest() {
     let reply = Response::success(
         NULL_CONTAINER_ID,
@@ -209,6 +231,7 @@ fn the_capabilities_of_a_linux_guest() {
                     signal_process_supported: true,
                     dump_stacks_supported: true,
                     delete_container_state_supported: true,
+                    cofferdam_container_mounts: false,
                     ..Default::default()
                 },
                 ..Default::default()

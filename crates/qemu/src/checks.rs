@@ -6,15 +6,13 @@ use std::{
 };
 
 use cofferdam_backend::BackendError;
+use cofferdam_image::{ImageFacts, ImageFormat};
 use cofferdam_ledger::{
     address::{Limits, MAX_SCSI_CONTROLLERS, MAX_VPMEM_DEVICES},
     request::DiskKind,
 };
 
-use crate::{
-    config::{Firmware, QemuConfig},
-    image::{self, ImageFacts, ImageFormat},
-};
+use crate::config::{Firmware, QemuConfig};
 
 /// Where QEMU's packages put qboot.
 const QBOOT: &str = "/usr/share/qemu/qboot.rom";
@@ -55,7 +53,7 @@ pub(crate) fn firmware(config: &QemuConfig) -> Option<PathBuf> {
 
 pub(crate) async fn probed(path: &Path) -> io::Result<ImageFacts> {
     let path = path.to_owned();
-    match tokio::task::spawn_blocking(move || image::probe(&path)).await {
+    match tokio::task::spawn_blocking(move || cofferdam_image::probe(&path)).await {
         Ok(Ok(facts)) => Ok(facts),
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
@@ -63,13 +61,9 @@ pub(crate) async fn probed(path: &Path) -> io::Result<ImageFacts> {
 }
 
 pub(crate) fn disk_problem(facts: &ImageFacts, kind: DiskKind) -> Option<String> {
-    match (kind, facts.format) {
-        (DiskKind::Physical, ImageFormat::BlockDevice) => facts.problem.clone(),
-        (DiskKind::Physical, _) => Some("it is no block device of the host".to_owned()),
-        (DiskKind::Virtual, ImageFormat::BlockDevice) => Some(
-            "it is a block device of the host, not a disk image: attach it as a physical disk".to_owned(),
-        ),
-        (DiskKind::Virtual, _) => facts.problem.clone(),
+    match kind {
+        DiskKind::Physical => facts.problem_as_device(),
+        DiskKind::Virtual => facts.problem_as_image(),
     }
 }
 

@@ -5,13 +5,11 @@
 
 use std::path::Path;
 
+use cofferdam_image::{ImageFacts, ImageFormat};
 use cofferdam_ledger::address::ScsiAddress;
 use serde_json::{Value, json};
 
-use crate::{
-    command_line::controller_id,
-    image::{ImageFacts, ImageFormat},
-};
+use crate::command_line::controller_id;
 
 const DEVICE_PREFIX: &str = "scsi-";
 const FORMAT_NODE_PREFIX: &str = "disk-";

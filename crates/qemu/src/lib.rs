@@ -3,7 +3,7 @@
 //! [`QemuBackend`] is one VM: a QEMU process of our own, started without defaults, controlled over QMP, tied to
 //! this process so that it never outlives it.
 //!
-//! * Disks are hot-added to up to four virtio-scsi controllers. Their format is told by [`probe()`] before QEMU sees
+//! * Disks are hot-added to up to four virtio-scsi controllers. Their format is told by [`cofferdam_image`] before QEMU sees
 //!   them, and QEMU is never left to guess (docs/decisions/0061-image-formats.md).
 //! * Streams to the guest go through a vhost-user vsock device in this process. The Plan 9 server for
 //!   shares answers on port [`PLAN9_PORT`].
@@ -27,8 +27,8 @@
 //! ```
 //!
 //! Modules: `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`, `console`,
-//! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices; `image` looks into disk images;
-//! `shares`, `transport`, `runtime_dir` are what else a VM needs on the host; `backend` ties them together.
+//! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices; `shares`,
+//! `transport`, `runtime_dir` are what else a VM needs on the host; `backend` ties them together.
 
 pub mod accelerator;
 mod backend;
@@ -38,7 +38,6 @@ mod config;
 mod console;
 mod disk;
 mod hotplug;
-mod image;
 mod machine;
 mod process;
 mod qmp;
@@ -50,4 +49,3 @@ mod transport;
 pub use backend::{PLAN9_PORT, QemuBackend};
 pub use command_line::{KERNEL_ARGS, Resolved, command_line};
 pub use config::{Accelerator, Firmware, QemuConfig, VsockDevice};
-pub use image::{ImageError, ImageFacts, ImageFormat, probe};

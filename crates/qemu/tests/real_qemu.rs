@@ -12,11 +12,12 @@ use std::{
 };
 
 use cofferdam_backend::{Backend, BackendError};
+use cofferdam_image::{ImageFormat, probe};
 use cofferdam_ledger::{
     address::ScsiAddress,
     request::{DiskKind, HostRequest, ShareId},
 };
-use cofferdam_qemu::{Accelerator, ImageFormat, QemuBackend, QemuConfig, VsockDevice, probe};
+use cofferdam_qemu::{Accelerator, QemuBackend, QemuConfig, VsockDevice};
 use tempfile::TempDir;
 
 /// Devices alone: nothing runs in the machine.

@@ -37,7 +37,7 @@ pub use crate::{
 };
 
 use cofferdam_ledger::{Lease, Ledger, ReserveError};
-use cofferdam_plan::{Needs, Plan};
+use cofferdam_plan::{MountPlan, Needs, Plan};
 
 /// The leases of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,4 +111,45 @@ fn apart(needs: &Needs, leases: Vec<Lease>) -> Reserved {
         shares: leases.by_ref().take(needs.shares.len()).collect(),
         overlay: leases.next(),
     }
+}
+
+/// The leases of one mount of a running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "leases are released, or they hold their slots for the VM's life"]
+pub struct ReservedMount {
+    /// The disks, parallel to the plan's `needs.disks`.
+    pub disks: Vec<Lease>,
+    /// The shares, parallel to the plan's `needs.shares`.
+    pub shares: Vec<Lease>,
+    /// The mount in the container. It is allocated after the others, and released before them.
+    pub in_container: Lease,
+}
+
+/// Takes a slot for everything a further mount of a running container needs, or nothing at all.
+///
+/// # Errors
+/// [`ReserveRefusal`]; the ledger is as it was.
+pub fn reserve_mount(
+    ledger: &mut Ledger,
+    container: &str,
+    plan: &MountPlan,
+) -> Result<ReservedMount, ReserveRefusal> {
+    let wants = wants::of_devices(&plan.needs);
+    let in_container = wants::in_container(container, plan);
+    let refused = |source| ReserveRefusal {
+        mount_index: Some(plan.index),
+        source,
+    };
+    let mut leases = ledger
+        .reserve_with(wants, |_| Some(in_container))
+        .map_err(refused)?
+        .into_iter();
+    let disks = leases.by_ref().take(plan.needs.disks.len()).collect();
+    let shares = leases.by_ref().take(plan.needs.shares.len()).collect();
+    let in_container = leases.next();
+    Ok(ReservedMount {
+        disks,
+        shares,
+        in_container: in_container.expect("invariant: one want more than devices was reserved"),
+    })
 }

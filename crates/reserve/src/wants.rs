@@ -5,10 +5,10 @@
 
 use cofferdam_ledger::{
     Want,
-    device::{DiskNeed, FileKey, LayerNeed, OverlayNeed, ShareNeed},
+    device::{ContainerMountNeed, DiskNeed, FileKey, LayerNeed, OverlayNeed, ShareNeed},
     request::DiskKind,
 };
-use cofferdam_plan::{DiskSource, FileId, Needs};
+use cofferdam_plan::{DiskSource, FileId, MountPlan, Needs};
 
 /// Everything but the overlay.
 pub(crate) fn of_devices(needs: &Needs) -> Vec<Want> {
@@ -63,6 +63,16 @@ pub(crate) fn of_overlay(needs: &Needs, guest_paths: &[String]) -> Option<Want> 
         layers: guest_paths[..layers.read_only.len()].to_vec(),
         scratch: layers.scratch_path.clone(),
     }))
+}
+
+/// The mount in the container. Its source is the guest path of the device before it, or below that.
+pub(crate) fn in_container(container: &str, plan: &MountPlan) -> Want {
+    Want::ContainerMount(ContainerMountNeed {
+        container: container.to_owned(),
+        source: plan.source.clone(),
+        destination: plan.destination.clone(),
+        read_only: plan.read_only,
+    })
 }
 
 /// The mount a want stands for, if it stands for one.

@@ -96,6 +96,14 @@ impl Driver {
         &self.inner.backend
     }
 
+    /// Whether the guest can change the mounts of a running container, to be asked before anything is reserved.
+    ///
+    /// # Errors
+    /// The guest's word that it cannot.
+    pub fn check_container_mounts(&self) -> Result<(), GuestError> {
+        self.inner.guest.check_container_mounts()
+    }
+
     /// Notes that a file is about to be taken that is deleted on release.
     ///
     /// # Errors
@@ -331,6 +339,7 @@ fn gives_back_to_the_vm(request: &Request) -> bool {
                 | GuestRequest::UnmountVpmem { .. }
                 | GuestRequest::UnmountShare { .. }
                 | GuestRequest::RemoveCombinedLayers { .. }
+                | GuestRequest::RemoveContainerMount { .. }
         ),
     }
 }

@@ -12,6 +12,16 @@ use cofferdam_ledger::request::GuestRequest;
 pub trait Guest: Send + Sync + 'static {
     /// Performs one step. Safe to call for independent ones at the same time.
     async fn perform(&self, request: &GuestRequest) -> Result<(), GuestError>;
+
+    /// Whether it performs the steps for running containers.
+    ///
+    /// # Errors
+    /// [`GuestError::Unsupported`], or the agent's own word, where it does not.
+    fn check_container_mounts(&self) -> Result<(), GuestError> {
+        Err(GuestError::Unsupported(
+            "mounts cannot be added to a running container without a utility VM".to_owned(),
+        ))
+    }
 }
 
 /// Why a guest's step failed.
@@ -45,6 +55,15 @@ impl GuestError {
 #[async_trait]
 impl Guest for Bridge {
     async fn perform(&self, request: &GuestRequest) -> Result<(), GuestError> {
-        Ok(self.modify(guest_settings(request)).await?)
+        let settings = guest_settings(request);
+        match request.container() {
+            Some(container) => self.modify_container(container, settings).await?,
+            None => self.modify(settings).await?,
+        }
+        Ok(())
+    }
+
+    fn check_container_mounts(&self) -> Result<(), GuestError> {
+        Ok(Bridge::check_container_mounts(self)?)
     }
 }

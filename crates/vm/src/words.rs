@@ -58,5 +58,16 @@ fn described_guest(request: &GuestRequest, f: &mut fmt::Formatter<'_>) -> fmt::R
             write!(f, "combining {} layers at {root}", layers.len())
         }
         GuestRequest::RemoveCombinedLayers { root } => write!(f, "removing the combined layers at {root}"),
+        GuestRequest::AddContainerMount {
+            container,
+            source,
+            destination,
+            ..
+        } => write!(f, "mounting {source} on {destination} of container {container}"),
+        GuestRequest::RemoveContainerMount {
+            container,
+            destination,
+            ..
+        } => write!(f, "unmounting {destination} of container {container}"),
     }
 }

@@ -132,12 +132,20 @@ impl Outbound {
 
     /// Bytes that may be sent now.
     pub(crate) fn available(&self) -> u32 {
-        if self.packets.len() >= self.packet_limit() {
+        if self.is_held_by_packets() {
             return 0;
         }
         self.buf_alloc
             .min(MAX_PEER_BUFFER_BYTES)
             .saturating_sub(self.in_flight())
+    }
+
+    /// Whether so many packets are under way that their number alone forbids another.
+    ///
+    /// The guest does not know of this limit of ours. Linux before 6.8 says nothing of what it has read while most of
+    /// its buffer is free, so that it has to be asked.
+    pub(crate) fn is_held_by_packets(&self) -> bool {
+        self.packets.len() >= self.packet_limit()
     }
 
     /// A packet of `len` bytes leaves.

@@ -2,33 +2,64 @@
 //!
 //! A connection's end on the host is one half of a socket pair; the other half is here, non-blocking. Bytes the guest
 //! sent wait in the connection until the socket takes them, which is what its credit counts. Bytes for the guest are
-//! read from the socket only when there is credit for them and a descriptor to put them in.
+//! read from the socket only when there is credit for them and a descriptor to put them in, so none wait here.
+//!
+//! Connections with something to send take turns, one packet each. Whatever the guest does, the memory held for it is
+//! bounded: by the number of connections, by their buffers ([`buffer_bytes`]), and by [`MAX_REFUSALS`].
+
+#[cfg(test)]
+mod crowd_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod peer;
+#[cfg(test)]
+mod stream_tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    io::{self, ErrorKind, IoSlice, Read, Write},
-    net::Shutdown,
+    collections::{HashMap, VecDeque},
+    io::{self, ErrorKind},
     os::{fd::AsRawFd, unix::net::UnixStream},
-    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::mpsc;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::{
+    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
+    timerfd::TimerFd,
+};
 
 use crate::{
     connection::{Connection, Effect, Key},
-    packet::{HOST_CID, Header, Op, TYPE_STREAM},
+    linger::Lingering,
+    packet::{HOST_CID, Header, MAX_PAYLOAD_BYTES, Op, TYPE_STREAM},
+    ports::Ports,
+    stream::Stream,
 };
 
-/// Connections a guest may have open at once.
+/// Connections a guest may have at once, those included whose last bytes the host has still to take.
 const MAX_CONNECTIONS: usize = 4096;
 /// Refusals waiting for the guest to make room; further ones are dropped, and the guest's own timeout answers.
 const MAX_REFUSALS: usize = 1024;
-/// Bytes read from a socket at a time.
-const STAGE_BYTES: usize = 64 << 10;
+/// What a connection's buffer on the host has at most, in bytes: as much as Linux takes advantage of.
+const MAX_BUFFER_BYTES: usize = 256 << 10;
+/// What it has at least, in bytes.
+const MIN_BUFFER_BYTES: usize = 16 << 10;
+/// What the first connections share among them at [`MAX_BUFFER_BYTES`] each.
+const FULL_BUFFERS_BYTES: usize = 64 << 20;
+/// How long a guest without room is left alone before it is asked about it.
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// The timer's token; sockets count up from 0.
+const TIMER: u64 = u64::MAX;
+/// Rounds of 64 events taken at a time. More stay in the epoll, which keeps it readable.
+const MAX_POLL_ROUNDS: usize = 16;
 
-/// Who listens on which port of the host.
-pub(crate) type Listeners = Arc<Mutex<HashMap<u32, mpsc::UnboundedSender<UnixStream>>>>;
+/// The buffer of a connection that opens beside so many others.
+///
+/// 256 KiB while there are few. Beyond 256 connections each new one gets less, so that the most connections together
+/// buffer 64 MiB × (1 + ln 16), less than 256 MiB, instead of a gigabyte.
+fn buffer_bytes(others: usize) -> u32 {
+    (FULL_BUFFERS_BYTES / (others + 1)).clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES) as u32
+}
 
 /// A packet for the guest.
 pub(crate) struct Packet<'a> {
@@ -38,115 +69,47 @@ pub(crate) struct Packet<'a> {
 
 pub(crate) struct Muxer {
     guest_cid: u64,
-    listeners: Listeners,
-    connections: BTreeMap<Key, Entry>,
-    /// Connections that may have something to send, each at most once.
-    ready: VecDeque<Key>,
-    refusals: VecDeque<Header>,
-    epoll: Epoll,
-    by_token: HashMap<u64, Key>,
+    ports: Ports,
+    /// By token: never used twice, so that what is noted of one connection cannot be taken for another's.
+    streams: HashMap<u64, Stream>,
+    by_key: HashMap<Key, u64>,
     next_token: u64,
-    /// Sockets of connections the guest has closed, with bytes their readers have not taken.
-    draining: Vec<(UnixStream, VecDeque<u8>)>,
-}
-
-struct Entry {
-    connection: Connection,
-    socket: UnixStream,
-    token: u64,
-    /// The socket may have bytes, or its end.
-    readable: bool,
-    /// The socket may take bytes.
-    writable: bool,
-    /// Its write side has been shut down.
-    input_closed: bool,
-    /// Bytes read from the socket that no descriptor had room for.
-    staged: Vec<u8>,
-    staged_from: usize,
-    queued: bool,
-}
-
-impl Entry {
-    fn staged(&self) -> &[u8] {
-        &self.staged[self.staged_from..]
-    }
-
-    /// Hands the guest's bytes to the socket as far as it takes them.
-    fn write(&mut self) {
-        while self.writable {
-            let (first, second) = self.connection.to_socket();
-            if first.is_empty() && second.is_empty() {
-                break;
-            }
-            match (&self.socket).write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
-                Ok(written) => self.connection.written(written),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.connection.reader_gone();
-                    break;
-                }
-            }
-        }
-        if self.connection.input_is_over() && !self.input_closed {
-            self.input_closed = true;
-            // A reader that has gone needs no end.
-            let _ = self.socket.shutdown(Shutdown::Write);
-        }
-    }
-
-    /// Reads as much from the socket as there is credit for, if nothing is staged.
-    fn stage(&mut self) {
-        let credit = self.connection.may_send(STAGE_BYTES);
-        if !self.readable || credit == 0 || !self.staged().is_empty() {
-            return;
-        }
-        self.staged.resize(credit, 0);
-        self.staged_from = 0;
-        let read = loop {
-            match (&self.socket).read(&mut self.staged) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
-        let length = match read {
-            Ok(0) => {
-                self.readable = false;
-                self.connection.read_to_end();
-                0
-            }
-            Ok(length) => length,
-            Err(error) => {
-                self.readable = false;
-                if error.kind() != ErrorKind::WouldBlock {
-                    self.connection.read_to_end();
-                }
-                0
-            }
-        };
-        self.staged.truncate(length);
-    }
-
-    fn has_something(&self) -> bool {
-        self.connection.owes_control()
-            || !self.staged().is_empty()
-            || (self.readable && self.connection.wants_reading())
-            || self.connection.is_finished()
-    }
+    /// Streams that may have something to send, each once.
+    ready: VecDeque<u64>,
+    refusals: VecDeque<Header>,
+    lingering: Lingering,
+    epoll: Epoll,
+    /// Runs while a stream is blocked.
+    timer: TimerFd,
+    timer_runs: bool,
+    /// Where payload for the guest passes through.
+    buffer: Box<[u8]>,
 }
 
 impl Muxer {
-    pub(crate) fn new(guest_cid: u64, listeners: Listeners) -> io::Result<Self> {
+    pub(crate) fn new(guest_cid: u64, ports: Ports) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let timer = TimerFd::new()?;
+        // Edge-triggered, so that it need not be read: reading one that was set anew would wait for it.
+        let interest = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        epoll.ctl(
+            ControlOperation::Add,
+            timer.as_raw_fd(),
+            EpollEvent::new(interest, TIMER),
+        )?;
         Ok(Self {
             guest_cid,
-            listeners,
-            connections: BTreeMap::new(),
+            ports,
+            streams: HashMap::new(),
+            by_key: HashMap::new(),
+            next_token: 0,
             ready: VecDeque::new(),
             refusals: VecDeque::new(),
-            epoll: Epoll::new()?,
-            by_token: HashMap::new(),
-            next_token: 0,
-            draining: Vec::new(),
+            lingering: Lingering::default(),
+            epoll,
+            timer,
+            timer_runs: false,
+            buffer: vec![0; MAX_PAYLOAD_BYTES].into_boxed_slice(),
         })
     }
 
@@ -157,137 +120,166 @@ impl Muxer {
 
     /// Takes one packet of the guest.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) {
-        let key = Key {
-            host_port: header.dst_port,
-            guest_port: header.src_port,
-        };
-        if header.src_cid != self.guest_cid || header.dst_cid != HOST_CID || header.kind != TYPE_STREAM {
-            self.refuse(header);
-            return;
-        }
+        let Some(key) = self.addressed(header) else { return };
         if header.op == Op::Request as u16 {
             self.open(key, header);
             return;
         }
-        let Some(entry) = self.connections.get_mut(&key) else {
+        let Some(token) = self.by_key.get(&key).copied() else {
             self.refuse(header);
             return;
         };
-        match entry.connection.receive(header, payload) {
-            Effect::Write => entry.write(),
+        let Some(stream) = self.streams.get_mut(&token) else {
+            return;
+        };
+        match stream.connection.receive(header, payload) {
+            Effect::Write => stream.write(),
             Effect::None => {}
             Effect::Close => {
-                self.close(key);
+                self.close(token);
                 return;
             }
             Effect::Reset => {
-                let reset = entry.connection.reset();
-                self.close(key);
-                self.refusals.push_back(reset);
+                self.reset_stream(token);
                 return;
             }
         }
-        self.schedule(key);
+        self.schedule(token);
+    }
+
+    /// Takes a packet whose payload could not be read, or is longer than any may be. Its connection is over: the bytes
+    /// after it would be taken for those in it.
+    pub(crate) fn receive_broken(&mut self, header: &Header) {
+        let Some(key) = self.addressed(header) else { return };
+        match self.by_key.get(&key).copied() {
+            Some(token) => self.reset_stream(token),
+            None => self.refuse(header),
+        }
+    }
+
+    /// The connection a packet speaks of, if it is one for this device.
+    fn addressed(&mut self, header: &Header) -> Option<Key> {
+        if header.src_cid != self.guest_cid {
+            // An answer would go to somebody else.
+            tracing::debug!(
+                src_cid = header.src_cid,
+                "a packet that claims to come from another guest"
+            );
+            return None;
+        }
+        if header.dst_cid != HOST_CID || header.kind != TYPE_STREAM {
+            self.refuse(header);
+            return None;
+        }
+        Some(Key {
+            host_port: header.dst_port,
+            guest_port: header.src_port,
+        })
     }
 
     fn open(&mut self, key: Key, header: &Header) {
         // The guest has forgotten an earlier connection of these ports.
-        if self.connections.contains_key(&key) {
-            self.close(key);
+        if let Some(earlier) = self.by_key.get(&key).copied() {
+            self.close(earlier);
         }
-        if self.connections.len() >= MAX_CONNECTIONS {
+        let others = self.streams.len() + self.lingering.len();
+        if others >= MAX_CONNECTIONS {
+            tracing::debug!(others, "the guest has too many connections");
             self.refuse(header);
             return;
         }
-        let connection = Connection::accepted(key, self.guest_cid, header);
-        let listener = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key.host_port)
-            .cloned();
-        let opened = listener
-            .ok_or(ErrorKind::ConnectionRefused.into())
-            .and_then(|listener| {
-                let (theirs, ours) = UnixStream::pair()?;
-                theirs.set_nonblocking(true)?;
-                self.add(key, connection, ours)?;
-                listener
-                    .send(theirs)
-                    .map_err(|_| io::Error::from(ErrorKind::ConnectionRefused))
-            });
-        if opened.is_err() {
-            self.close(key);
+        let Some(place) = self.ports.place(key.host_port) else {
             self.refuse(header);
             return;
+        };
+        let connection = Connection::accepted(key, self.guest_cid, header, buffer_bytes(others));
+        match self.add(connection) {
+            Ok((token, theirs)) => {
+                place.send(theirs);
+                self.schedule(token);
+            }
+            Err(error) => {
+                tracing::warn!(%error, port = key.host_port, "a stream of the guest could not be taken");
+                self.refuse(header);
+            }
         }
-        self.schedule(key);
     }
 
-    fn add(&mut self, key: Key, connection: Connection, socket: UnixStream) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
+    /// Makes the pair of sockets; returns the host's end.
+    fn add(&mut self, connection: Connection) -> io::Result<(u64, UnixStream)> {
+        let (theirs, ours) = UnixStream::pair()?;
+        theirs.set_nonblocking(true)?;
+        ours.set_nonblocking(true)?;
         let token = self.next_token;
-        self.next_token += 1;
         let interest = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
         self.epoll.ctl(
             ControlOperation::Add,
-            socket.as_raw_fd(),
+            ours.as_raw_fd(),
             EpollEvent::new(interest, token),
         )?;
-        self.by_token.insert(token, key);
-        let entry = Entry {
-            connection,
-            socket,
-            token,
-            readable: true,
-            writable: true,
-            input_closed: false,
-            staged: Vec::new(),
-            staged_from: 0,
-            queued: false,
-        };
-        self.connections.insert(key, entry);
-        Ok(())
+        self.next_token += 1;
+        self.by_key.insert(connection.key(), token);
+        self.streams.insert(token, Stream::new(connection, ours));
+        Ok((token, theirs))
     }
 
     /// Forgets a connection. What the guest sent before still reaches the socket.
-    fn close(&mut self, key: Key) {
-        let Some(mut entry) = self.connections.remove(&key) else {
+    fn close(&mut self, token: u64) {
+        let Some(stream) = self.streams.remove(&token) else {
             return;
         };
-        self.by_token.remove(&entry.token);
-        entry.write();
-        let (first, second) = entry.connection.to_socket();
-        if first.is_empty() && second.is_empty() {
-            return;
+        self.by_key.remove(&stream.connection.key());
+        if stream.queued {
+            // Left there, the tokens of a guest that opens and resets without end would pile up.
+            self.ready.retain(|queued| *queued != token);
         }
-        if self.draining.len() >= MAX_CONNECTIONS {
-            self.draining.remove(0);
+        if let Some((socket, rest)) = stream.end() {
+            self.lingering.push(token, socket, rest);
         }
-        let rest: VecDeque<u8> = first.iter().chain(second).copied().collect();
-        self.draining.push((entry.socket, rest));
+    }
+
+    /// Ends a connection and tells the guest so.
+    fn reset_stream(&mut self, token: u64) {
+        if let Some(stream) = self.streams.get_mut(&token) {
+            let reset = stream.connection.reset();
+            self.close(token);
+            self.push_refusal(reset);
+        }
     }
 
     fn refuse(&mut self, header: &Header) {
-        if header.op != Op::Reset as u16 && self.refusals.len() < MAX_REFUSALS {
-            self.refusals.push_back(header.refusal());
+        if header.op != Op::Reset as u16 {
+            self.push_refusal(header.refusal());
         }
     }
 
-    fn schedule(&mut self, key: Key) {
-        if let Some(entry) = self.connections.get_mut(&key)
-            && !entry.queued
-            && entry.has_something()
-        {
-            entry.queued = true;
-            self.ready.push_back(key);
+    fn push_refusal(&mut self, refusal: Header) {
+        if self.refusals.len() < MAX_REFUSALS {
+            self.refusals.push_back(refusal);
+        }
+    }
+
+    /// Lets a stream have its turn if it has something; watches the time if it only waits for room.
+    fn schedule(&mut self, token: u64) {
+        let Some(stream) = self.streams.get_mut(&token) else {
+            return;
+        };
+        if !stream.queued && stream.has_something() {
+            stream.queued = true;
+            self.ready.push_back(token);
+        }
+        if stream.is_blocked() && !self.timer_runs {
+            match self.timer.reset(ASK_INTERVAL, None) {
+                Ok(()) => self.timer_runs = true,
+                Err(error) => tracing::error!(%error, "setting a timer for the guest's streams"),
+            }
         }
     }
 
     /// Looks at the sockets that have changed.
     pub(crate) fn poll(&mut self) {
         let mut events = [EpollEvent::default(); 64];
-        loop {
+        for _ in 0..MAX_POLL_ROUNDS {
             let count = match self.epoll.wait(0, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -297,102 +289,93 @@ impl Muxer {
                 }
             };
             for event in &events[..count] {
-                let Some(key) = self.by_token.get(&event.data()).copied() else {
-                    continue;
-                };
-                let Some(entry) = self.connections.get_mut(&key) else {
-                    continue;
-                };
-                let set = event.event_set();
-                if set.intersects(EventSet::IN | EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR)
-                {
-                    entry.readable = true;
-                }
-                if set.contains(EventSet::HANG_UP) {
-                    // Its other half is closed altogether; what it wrote before is still read.
-                    entry.connection.reader_gone();
-                }
-                if set.intersects(EventSet::OUT | EventSet::HANG_UP | EventSet::ERROR) {
-                    entry.writable = true;
-                    entry.write();
-                }
-                self.schedule(key);
+                self.woken(event.data(), event.event_set());
             }
             if count < events.len() {
                 break;
             }
         }
-        self.drain();
     }
 
-    fn drain(&mut self) {
-        self.draining.retain_mut(|(socket, rest)| {
-            loop {
-                let (first, second) = rest.as_slices();
-                if first.is_empty() && second.is_empty() {
-                    return false;
-                }
-                match socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
-                    Ok(written) => drop(rest.drain(..written)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(_) => return false,
-                }
+    fn woken(&mut self, token: u64, event: EventSet) {
+        if token == TIMER {
+            self.ask_again();
+        } else if let Some(stream) = self.streams.get_mut(&token) {
+            stream.woken(event);
+            self.schedule(token);
+        } else {
+            self.lingering.woken(token);
+        }
+    }
+
+    /// Asks every guest's end that has no room whether it has some now.
+    fn ask_again(&mut self) {
+        self.timer_runs = false;
+        let mut blocked = Vec::new();
+        for (token, stream) in &mut self.streams {
+            if stream.is_blocked() {
+                stream.connection.ask_again();
+                blocked.push(*token);
             }
-        });
+        }
+        for token in blocked {
+            self.schedule(token);
+        }
     }
 
-    /// Whether a packet waits for the guest.
+    /// Whether a packet may wait for the guest.
     pub(crate) fn has_packets(&self) -> bool {
         !self.refusals.is_empty() || !self.ready.is_empty()
     }
 
-    /// Hands the next packet, with at most `room` bytes of payload, to `send`. Whether there was one.
+    /// Hands the next packet, with at most `room` bytes of payload, to `send`. Whether there was one. `room` is not 0.
     pub(crate) fn send_next(&mut self, room: usize, send: impl FnOnce(Packet<'_>)) -> bool {
         if let Some(header) = self.refusals.pop_front() {
             send(Packet { header, payload: &[] });
             return true;
         }
-        while let Some(key) = self.ready.pop_front() {
-            let Some(entry) = self.connections.get_mut(&key) else {
+        while let Some(token) = self.ready.pop_front() {
+            let Some(stream) = self.streams.get_mut(&token) else {
                 continue;
             };
-            entry.queued = false;
-            entry.stage();
-            if let Some(header) = entry.connection.next_control(entry.staged().is_empty()) {
+            stream.queued = false;
+            if let Some(header) = stream.next_control() {
                 send(Packet { header, payload: &[] });
-                self.schedule(key);
+                self.schedule(token);
                 return true;
             }
-            let length = entry.connection.may_send(room).min(entry.staged().len());
+            if stream.connection.is_finished() {
+                let header = stream.connection.reset();
+                self.close(token);
+                send(Packet { header, payload: &[] });
+                return true;
+            }
+            let length = stream.read(&mut self.buffer, room);
             if length > 0 {
-                let header = entry.connection.data(length as u32);
-                let from = entry.staged_from;
-                entry.staged_from += length;
-                send(Packet {
-                    header,
-                    payload: &entry.staged[from..from + length],
-                });
-                self.schedule(key);
+                let header = stream.connection.data(length as u32);
+                let payload = &self.buffer[..length];
+                send(Packet { header, payload });
+                self.schedule(token);
                 return true;
             }
-            if entry.connection.is_finished() && entry.staged().is_empty() {
-                let header = entry.connection.reset();
-                self.close(key);
-                send(Packet { header, payload: &[] });
-                return true;
-            }
+            // The socket was empty, or at its end: there is another packet at most for that.
+            self.schedule(token);
         }
         false
     }
 
-    /// The guest has gone: every stream ends.
+    /// The guest has gone: every stream ends. What it sent before still reaches the sockets.
     pub(crate) fn reset(&mut self) {
-        let keys: Vec<Key> = self.connections.keys().copied().collect();
-        for key in keys {
-            self.close(key);
+        let tokens: Vec<u64> = self.streams.keys().copied().collect();
+        for token in tokens {
+            self.close(token);
         }
         self.ready.clear();
         self.refusals.clear();
+    }
+
+    /// How many sockets of ended connections have still to take their last bytes.
+    pub(crate) fn lingering(&self) -> usize {
+        self.lingering.len()
     }
 }

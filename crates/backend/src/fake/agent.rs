@@ -235,6 +235,7 @@ impl Agent {
                     signal_process_supported: true,
                     dump_stacks_supported: true,
                     delete_container_state_supported: true,
+                    cofferdam_container_mounts: !self.vm.options.without_container_mounts,
                     cofferdam_mounts: true,
                 },
                 ..Default::default()
@@ -333,12 +334,11 @@ impl Agent {
     }
 
     fn modify(&self, request: &Request<ModifySettings>) -> Result<Answer<Empty>, Refusal> {
-        if !request.base.is_vm() {
-            return Err(Refusal::violation(
-                "a modification of the VM is sent to a container",
-            ));
-        }
         let mut state = self.vm.state();
+        if !request.base.is_vm() {
+            state.modify_container(&request.base.container_id, &request.payload.request)?;
+            return Ok(Answer::Reply(Empty {}));
+        }
         let in_use = state.paths_in_use();
         let state = &mut *state;
         state

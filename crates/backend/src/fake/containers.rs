@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     FakeProgram, ProgramFor,
+    container_mounts::ContainerMounts,
     guest::is_within,
     host::Refusal,
     program::Stdio,
@@ -31,6 +32,8 @@ pub(super) struct Container {
     command: Option<String>,
     /// Guest paths it uses: its root and its mounts' sources.
     paths: Vec<String>,
+    /// What was mounted in it since it runs.
+    pub(super) injected: ContainerMounts,
     life: Life,
     /// How its end will be reported.
     end: NotificationType,
@@ -52,7 +55,7 @@ pub(super) struct Process {
 }
 
 impl State {
-    fn container(&mut self, id: &str) -> Result<&mut Container, Refusal> {
+    pub(super) fn container(&mut self, id: &str) -> Result<&mut Container, Refusal> {
         let missing = || {
             Refusal::with(
                 HResult::CONTAINER_NOT_FOUND,
@@ -67,9 +70,12 @@ impl State {
         let running = self
             .containers
             .values()
-            .filter(|c| matches!(c.life, Life::Running { .. }));
+            .filter(|container| container.is_running());
         running
-            .flat_map(|container| container.paths.iter().cloned())
+            .flat_map(|container| {
+                let injected = container.injected.values().map(|mount| &mount.source);
+                container.paths.iter().chain(injected).cloned()
+            })
             .collect()
     }
 
@@ -115,6 +121,7 @@ impl State {
                 bundle,
                 command,
                 paths,
+                injected: ContainerMounts::new(),
                 life,
                 end,
             },
@@ -166,6 +173,8 @@ impl State {
             return None;
         }
         container.life = Life::Exited;
+        // They were its namespace's, and that is gone.
+        container.injected.clear();
         Some(ContainerNotification {
             container_id: container_id.to_owned(),
             activity_id: container.activity_id.clone(),
@@ -258,6 +267,10 @@ impl State {
 }
 
 impl Container {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.life, Life::Running { .. })
+    }
+
     fn check_life(&self, id: &str, is_init: bool) -> Result<(), Refusal> {
         match (self.life, is_init) {
             (Life::Created, true) | (Life::Running { .. }, false) => Ok(()),

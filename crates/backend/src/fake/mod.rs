@@ -24,6 +24,7 @@
 //! ```
 
 mod agent;
+mod container_mounts;
 mod containers;
 mod faults;
 mod guest;
@@ -39,6 +40,7 @@ use cofferdam_ledger::{address::Limits, request::HostRequest};
 use tokio::sync::mpsc;
 
 pub use self::{
+    container_mounts::ContainerMounts,
     faults::{Fault, FaultPoint, Faults},
     guest::{GuestMount, MountSource},
     program::{FakeProgram, ProgramFor},
@@ -57,6 +59,8 @@ pub struct FakeOptions {
     pub limits: Limits,
     /// Refuse to plug in files and directories that do not exist.
     pub require_paths: bool,
+    /// A guest that does not know mounts of running containers.
+    pub without_container_mounts: bool,
 }
 
 /// A fake VM. Clones are the same VM.
@@ -100,6 +104,11 @@ impl FakeBackend {
     /// Every mount of the guest, by path.
     pub fn guest_mounts(&self) -> BTreeMap<String, GuestMount> {
         self.vm.state().mounts.0.clone()
+    }
+
+    /// The mounts that were brought into a container while it runs, by destination. None once it has ended.
+    pub fn container_mounts(&self, container_id: &str) -> ContainerMounts {
+        self.vm.state().container_mounts(container_id)
     }
 
     /// Containers the guest has state of.

@@ -88,6 +88,10 @@ pub enum GuestStep {
     CombineLayers,
     /// `CombinedLayers` Remove.
     RemoveCombinedLayers,
+    /// `CofferdamContainerMount` Add.
+    AddContainerMount,
+    /// `CofferdamContainerMount` Remove.
+    RemoveContainerMount,
     /// Anything else.
     Other,
 }
@@ -105,6 +109,8 @@ impl From<&ModificationRequest> for GuestStep {
             (Resource::MappedDirectory(_), Remove) => Self::UnmountShare,
             (Resource::CombinedLayers(_), Add) => Self::CombineLayers,
             (Resource::CombinedLayers(_), Remove) => Self::RemoveCombinedLayers,
+            (Resource::ContainerMount(_), Add) => Self::AddContainerMount,
+            (Resource::ContainerMount(_), Remove) => Self::RemoveContainerMount,
             _ => Self::Other,
         }
     }

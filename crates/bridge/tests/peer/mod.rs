@@ -93,6 +93,7 @@ pub(crate) fn linux(everything: bool) -> NegotiateProtocolReply {
                 signal_process_supported: everything,
                 dump_stacks_supported: everything,
                 delete_container_state_supported: everything,
+                cofferdam_container_mounts: everything,
                 cofferdam_mounts: everything,
             },
             ..Default::default()

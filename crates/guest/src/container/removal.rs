@@ -2,29 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::{
-    error::{AgentError, During, Result},
-    storage::mountinfo,
-};
-
-/// Removes a directory, but never through a mount.
-pub(super) fn remove_tree(directory: &Path) -> Result<()> {
-    if let Some(mount) = mountinfo::read()?
-        .into_iter()
-        .find(|mount| mount.path.starts_with(directory))
-    {
-        return Err(AgentError::Busy {
-            what: format!("directory {}", directory.display()),
-            holder: format!("{} is mounted", mount.path.display()),
-        });
-    }
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).during(|| format!("removing {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
+use crate::error::{During, Result};
 
 /// Removes what the runtime left of a cgroup.
 pub(super) fn remove_cgroup(cgroup: &Path) -> Result<()> {
@@ -38,22 +16,5 @@ pub(super) fn remove_cgroup(cgroup: &Path) -> Result<()> {
             Err(error).during(|| format!("removing cgroup {}", cgroup.display()))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tree_with_a_mount_in_it_is_never_removed() {
-        let error = remove_tree(Path::new("/proc")).unwrap_err().to_string();
-        assert!(error.contains("is busy: /proc"), "{error}");
-        let dir = tempfile::tempdir().unwrap();
-        let inner = dir.path().join("a/b");
-        fs::create_dir_all(&inner).unwrap();
-        remove_tree(&dir.path().join("a")).unwrap();
-        remove_tree(&dir.path().join("a")).unwrap();
-        assert!(!inner.exists());
     }
 }

@@ -10,15 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cofferdam_mounting::mount_point;
 use rustix::{
     fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2},
     io::Errno,
 };
 
-use crate::{
-    error::{AgentError, During, Result},
-    storage::mount_point,
-};
+use crate::error::{AgentError, During, Result};
 
 /// Prefix of such a source.
 pub(crate) const PREFIX: &str = "sandbox://";

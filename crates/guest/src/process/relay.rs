@@ -46,15 +46,25 @@ impl Ended {
     }
 }
 
+/// What becomes of output that the host has stopped reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// The pipe breaks, as it does for a program whose reader on this system has gone.
+    Breaks,
+    /// It is thrown away: a console has no broken pipe, and its other direction goes on.
+    IsDiscarded,
+}
+
 /// Starts copying `from` (a pipe or console of the process) to `to` (a stream, or nowhere), then calls `done`.
 pub(crate) fn output(
     from: Arc<OwnedFd>,
     to: Option<OwnedFd>,
+    unread: Unread,
     ended: Ended,
     done: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     spawn("stdout relay", move || {
-        copy_output(&from, to.as_ref(), &ended);
+        copy_output(&from, to.as_ref(), unread, &ended);
         drop(from);
         if let Some(to) = to {
             finish(&to);
@@ -82,7 +92,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_output(from: &OwnedFd, to: Option<&OwnedFd>, ended: &Ended) {
+fn copy_output(from: &OwnedFd, to: Option<&OwnedFd>, unread: Unread, ended: &Ended) {
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut sink = to;
     let mut has_ended = false;
@@ -109,8 +119,10 @@ fn copy_output(from: &OwnedFd, to: Option<&OwnedFd>, ended: &Ended) {
         if let Some(stream) = sink
             && write_all(stream, &buffer[..length]).is_err()
         {
-            // The host stopped reading. The process must not notice, so go on and throw the rest away.
-            sink = None;
+            match unread {
+                Unread::Breaks => return,
+                Unread::IsDiscarded => sink = None,
+            }
         }
     }
 }
@@ -218,9 +230,13 @@ mod tests {
         let (guest, mut host) = UnixStream::pair().unwrap();
         let (sender, done) = mpsc::channel();
         let ended = Ended::new().unwrap();
-        output(Arc::new(reader), Some(guest.into()), ended.clone(), move || {
-            sender.send(()).unwrap()
-        })
+        output(
+            Arc::new(reader),
+            Some(guest.into()),
+            Unread::Breaks,
+            ended.clone(),
+            move || sender.send(()).unwrap(),
+        )
         .unwrap();
         let data: Vec<u8> = (0..700_000_u32).map(|n| n as u8).collect();
         let sent = data.clone();
@@ -249,9 +265,13 @@ mod tests {
         drop(host);
         let (sender, done) = mpsc::channel();
         let ended = Ended::new().unwrap();
-        output(Arc::new(reader), Some(guest.into()), ended.clone(), move || {
-            sender.send(()).unwrap()
-        })
+        output(
+            Arc::new(reader),
+            Some(guest.into()),
+            Unread::Breaks,
+            ended.clone(),
+            move || sender.send(()).unwrap(),
+        )
         .unwrap();
         ended.set();
         let start = Instant::now();
@@ -261,21 +281,24 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_went_away_does_not_block_the_process() {
-        let (reader, writer) = pipe();
-        let (guest, host) = UnixStream::pair().unwrap();
-        drop(host);
-        let (sender, done) = mpsc::channel();
-        output(
-            Arc::new(reader),
-            Some(guest.into()),
-            Ended::new().unwrap(),
-            move || sender.send(()).unwrap(),
-        )
-        .unwrap();
-        write_all(&writer, &vec![7; 1 << 20]).unwrap();
-        drop(writer);
-        done.recv_timeout(Duration::from_secs(8)).unwrap();
+    fn a_host_that_went_away_breaks_a_pipe_and_is_nothing_to_a_console() {
+        for (unread, outcome) in [(Unread::Breaks, Err(Errno::PIPE)), (Unread::IsDiscarded, Ok(()))] {
+            let (reader, writer) = pipe();
+            let (guest, host) = UnixStream::pair().unwrap();
+            drop(host);
+            let (sender, done) = mpsc::channel();
+            output(
+                Arc::new(reader),
+                Some(guest.into()),
+                unread,
+                Ended::new().unwrap(),
+                move || sender.send(()).unwrap(),
+            )
+            .unwrap();
+            assert_eq!(write_all(&writer, &vec![7; 1 << 20]), outcome);
+            drop(writer);
+            done.recv_timeout(Duration::from_secs(8)).unwrap();
+        }
     }
 
     #[test]

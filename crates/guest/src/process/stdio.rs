@@ -8,7 +8,10 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
-use super::{Process, relay};
+use super::{
+    Process,
+    relay::{self, Unread},
+};
 use crate::{
     error::{AgentError, During, Result},
     transport::Dialer,
@@ -106,13 +109,15 @@ pub(crate) fn console() -> Result<(OwnedFd, OwnedFd)> {
 
 /// Ties `process` to the host: relays run from now on, and the process is done only when its output is out.
 pub(crate) fn connect(process: &Arc<Process>, ends: ProcessEnds, streams: Streams) -> Result<()> {
-    let output = |from: Arc<OwnedFd>, to: Option<OwnedFd>| {
+    let output = |from: Arc<OwnedFd>, to: Option<OwnedFd>, unread| {
         if !process.add_part() {
             return Ok(());
         }
         let finished = Arc::clone(process);
-        relay::output(from, to, process.ended.clone(), move || finished.part_done())
-            .inspect_err(|_| process.part_done())
+        relay::output(from, to, unread, process.ended.clone(), move || {
+            finished.part_done()
+        })
+        .inspect_err(|_| process.part_done())
     };
     let start = || {
         match ends {
@@ -121,8 +126,8 @@ pub(crate) fn connect(process: &Arc<Process>, ends: ProcessEnds, streams: Stream
                 stdout,
                 stderr,
             } => {
-                output(Arc::new(stdout), streams.stdout)?;
-                output(Arc::new(stderr), streams.stderr)?;
+                output(Arc::new(stdout), streams.stdout, Unread::Breaks)?;
+                output(Arc::new(stderr), streams.stderr, Unread::Breaks)?;
                 // Without a stream the pipe closes here: the process reads the end at once.
                 if let Some(stream) = streams.stdin {
                     relay::input(stream, Arc::new(stdin), false, process.ended.clone())?;
@@ -131,7 +136,7 @@ pub(crate) fn connect(process: &Arc<Process>, ends: ProcessEnds, streams: Stream
             ProcessEnds::Console(console) => {
                 let console = Arc::new(console);
                 process.set_console(Arc::clone(&console));
-                output(Arc::clone(&console), streams.stdout)?;
+                output(Arc::clone(&console), streams.stdout, Unread::IsDiscarded)?;
                 if let Some(stream) = streams.stdin {
                     relay::input(stream, console, true, process.ended.clone())?;
                 }

@@ -10,12 +10,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use cofferdam_mounting::{
+    filesystem::{Filesystem, mount_fs},
+    mount_point,
+};
 use cofferdam_protocol::settings::MappedVirtualDisk;
 use rustix::mount::{MountFlags, mount_remount};
 
 use super::{
-    filesystem::{Filesystem, mount_fs},
-    mount_point,
     path::guest_path,
     scsi::{BlockDevice, System},
 };
@@ -142,7 +144,7 @@ impl Disk {
         });
         if let Err(error) = done {
             let _ = mount_point::clear(target);
-            return Err(error);
+            return Err(error.into());
         }
         self.users.insert(target.to_owned(), request.read_only);
         Ok(())
@@ -194,7 +196,7 @@ impl Internal {
         };
         if let Err(error) = mount_fs(&device.node, &path, found.name, flags, plan.options) {
             let _ = mount_point::clear(&path);
-            return Err(error);
+            return Err(error.into());
         }
         Ok(Self {
             path,

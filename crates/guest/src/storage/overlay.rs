@@ -1,252 +1,77 @@
-//! Container roots from layers (GCS bridge protocol §7.4).
-//!
-//! Classic mount options fit one page, a few hundred layers at best. The newer mount interface takes the lower
-//! layers one by one (`lowerdir+`, Linux 6.7); on older kernels the layers are named through short links.
+//! Container roots from layers, as the bridge asks for them (GCS bridge protocol §7.4).
 
-use std::{
-    fmt::Write as _,
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+use cofferdam_mounting::{
+    mount_point,
+    overlay::{self, Overlay},
 };
-
 use cofferdam_protocol::settings::CombinedLayers;
-use rustix::{
-    fs::CWD,
-    io::Errno,
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-    },
-};
 
-use super::{filesystem::mount_fs, mount_point, path::guest_path};
-use crate::error::{AgentError, During, Result};
+use super::path::guest_path;
+use crate::error::Result;
 
-/// Most lower layers the kernel stacks (`OVL_MAX_STACK`).
-const MAX_LAYERS: usize = 500;
-/// Longest value `fsconfig` takes, without its terminator.
-const FSCONFIG_BYTES: usize = 255;
-/// Longest option string of mount(2), without its terminator.
-const OPTION_BYTES: usize = 4095;
-/// Where short links to layers live while a mount is made.
+/// Where short links to layers live while a mount is made: the root is the agent's own.
 const LINKS: &str = "/l";
-
-/// Serialises the users of [`LINKS`].
-static LINKS_LOCK: Mutex<()> = Mutex::new(());
-
-/// Where the parts of an overlay are.
-#[derive(Debug, PartialEq, Eq)]
-struct Parts {
-    root: PathBuf,
-    /// Topmost first.
-    lower: Vec<PathBuf>,
-    /// Upper and work directory; none for a read-only root.
-    scratch: Option<(PathBuf, PathBuf)>,
-}
-
-impl Parts {
-    fn new(request: &CombinedLayers) -> Result<Self> {
-        let root = guest_path(&request.container_root_path)?;
-        let lower: Vec<_> = request
-            .layers
-            .iter()
-            .map(|layer| guest_path(&layer.path))
-            .collect::<Result<_>>()?;
-        if lower.is_empty() || lower.len() > MAX_LAYERS {
-            return Err(AgentError::Invalid(format!(
-                "an overlay of {} layers: it must have 1 to {MAX_LAYERS}",
-                lower.len()
-            )));
-        }
-        let scratch = match request.scratch_path.as_str() {
-            "" => None,
-            path => {
-                let scratch = guest_path(path)?;
-                Some((scratch.join("upper"), scratch.join("work")))
-            }
-        };
-        Ok(Self { root, lower, scratch })
-    }
-}
 
 /// Stacks the layers on the container root.
 pub(crate) fn add(request: &CombinedLayers) -> Result<()> {
-    let parts = Parts::new(request)?;
-    for layer in &parts.lower {
-        // The kernel's own answer does not say which one is missing.
-        fs::metadata(layer).during(|| format!("layer {}", layer.display()))?;
-    }
-    if let Some((upper, work)) = &parts.scratch {
-        for directory in [upper, work] {
-            fs::create_dir_all(directory).during(|| format!("making {}", directory.display()))?;
-        }
-    }
-    mount_point::make_free(&parts.root)?;
-    let mounted = match (&parts.scratch, parts.lower.as_slice()) {
-        // The kernel refuses an overlay of one read-only layer; a bind shows the same.
-        (None, [only]) => mount_point::bind(only, &parts.root, true),
-        _ => mount(&parts),
-    };
-    if mounted.is_err() {
-        let _ = mount_point::clear(&parts.root);
-    }
-    mounted
+    Ok(overlay::add(&parsed(request)?)?)
 }
 
 /// Takes the container root away. What is absent counts as done.
 pub(crate) fn remove(request: &CombinedLayers) -> Result<()> {
-    mount_point::clear(&guest_path(&request.container_root_path)?)
+    Ok(mount_point::clear(&guest_path(&request.container_root_path)?)?)
 }
 
-fn mount(parts: &Parts) -> Result<()> {
-    let fits = parts
-        .lower
-        .iter()
-        .chain(parts.scratch.iter().flat_map(|(upper, work)| [upper, work]));
-    if fits
-        .into_iter()
-        .all(|path| path.as_os_str().len() <= FSCONFIG_BYTES)
-    {
-        match mount_layer_by_layer(parts) {
-            // The kernel has no such call, or its overlay no `lowerdir+`.
-            Err(Errno::NOSYS | Errno::INVAL) => {}
-            outcome => return outcome.during(|| format!("mounting an overlay on {}", parts.root.display())),
-        }
-    }
-    mount_through_links(parts)
-}
-
-fn mount_layer_by_layer(parts: &Parts) -> rustix::io::Result<()> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", "overlay")?;
-    for layer in &parts.lower {
-        fsconfig_set_string(&context, "lowerdir+", layer)?;
-    }
-    let attributes = match &parts.scratch {
-        Some((upper, work)) => {
-            fsconfig_set_string(&context, "upperdir", upper)?;
-            fsconfig_set_string(&context, "workdir", work)?;
-            MountAttrFlags::empty()
-        }
-        None => {
-            fsconfig_set_flag(&context, "ro")?;
-            MountAttrFlags::MOUNT_ATTR_RDONLY
-        }
-    };
-    fsconfig_create(&context)?;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    move_mount(
-        &mount,
-        "",
-        CWD,
-        &parts.root,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-}
-
-fn mount_through_links(parts: &Parts) -> Result<()> {
-    let _links = LINKS_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    let directory = Path::new(LINKS);
-    let _ = fs::remove_dir_all(directory);
-    fs::create_dir(directory).during(|| format!("making {LINKS}"))?;
-    let outcome = option_string(parts, directory).and_then(|options| {
-        let flags = if parts.scratch.is_some() {
-            MountFlags::empty()
-        } else {
-            MountFlags::RDONLY
-        };
-        mount_fs(Path::new("overlay"), &parts.root, "overlay", flags, &options)
-    });
-    let _ = fs::remove_dir_all(directory);
-    outcome
-}
-
-/// The classic option string, with each directory behind a link `LINKS/<number>`.
-fn option_string(parts: &Parts, links: &Path) -> Result<String> {
-    let mut next = 0_usize;
-    let mut short = |path: &Path| {
-        let link = links.join(next.to_string());
-        next += 1;
-        symlink(path, &link).during(|| format!("linking {} to {}", link.display(), path.display()))?;
-        Ok::<_, AgentError>(link.display().to_string())
-    };
-    let mut options = String::from("lowerdir=");
-    for (index, layer) in parts.lower.iter().enumerate() {
-        if index > 0 {
-            options.push(':');
-        }
-        options.push_str(&short(layer)?);
-    }
-    if let Some((upper, work)) = &parts.scratch {
-        let (upper, work) = (short(upper)?, short(work)?);
-        // Writing to a string cannot fail.
-        let _ = write!(options, ",upperdir={upper},workdir={work}");
-    }
-    if options.len() > OPTION_BYTES {
-        return Err(AgentError::Invalid(format!(
-            "{} layers are more than this kernel's overlay options can name",
-            parts.lower.len()
-        )));
-    }
-    Ok(options)
+fn parsed(request: &CombinedLayers) -> Result<Overlay> {
+    Ok(Overlay {
+        root: guest_path(&request.container_root_path)?,
+        lower: request
+            .layers
+            .iter()
+            .map(|layer| guest_path(&layer.path))
+            .collect::<Result<_>>()?,
+        scratch: match request.scratch_path.as_str() {
+            "" => None,
+            path => Some(guest_path(path)?),
+        },
+        links: LINKS.into(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use cofferdam_protocol::settings::Layer;
 
     use super::*;
 
-    fn request(layers: usize, scratch: &str) -> CombinedLayers {
+    fn request(layer: &str, scratch: &str) -> CombinedLayers {
         CombinedLayers {
             container_root_path: "/run/gcs/c/1/rootfs".into(),
-            layers: (0..layers)
-                .map(|n| Layer {
-                    path: format!("/tmp/p{n}"),
-                    ..Layer::default()
-                })
-                .collect(),
+            layers: vec![Layer {
+                path: layer.into(),
+                ..Layer::default()
+            }],
             scratch_path: scratch.into(),
             ..CombinedLayers::default()
         }
     }
 
     #[test]
-    fn layers_keep_their_order_and_scratch_is_split() {
-        let parts = Parts::new(&request(3, "/run/gcs/c/1/scratch")).unwrap();
-        assert_eq!(parts.lower, ["/tmp/p0", "/tmp/p1", "/tmp/p2"].map(PathBuf::from));
-        let scratch = Path::new("/run/gcs/c/1/scratch");
-        assert_eq!(parts.scratch, Some((scratch.join("upper"), scratch.join("work"))));
-        assert_eq!(Parts::new(&request(1, "")).unwrap().scratch, None);
-    }
-
-    #[test]
-    fn none_or_too_many_layers_are_refused() {
-        assert!(Parts::new(&request(0, "")).is_err());
-        assert!(Parts::new(&request(500, "")).is_ok());
-        assert!(Parts::new(&request(501, "")).is_err());
-    }
-
-    #[test]
-    fn five_hundred_layers_fit_one_page_of_options() {
-        let longest = 500 * "/l/499:".len() + "lowerdir=,upperdir=/l/500,workdir=/l/501".len();
-        assert!(longest <= OPTION_BYTES, "{longest}");
-    }
-
-    #[test]
-    fn short_options_name_links_in_order() {
-        let links = tempfile::tempdir().unwrap();
-        let parts = Parts::new(&request(2, "/run/gcs/c/1/scratch")).unwrap();
-        let dir = links.path().display();
+    fn an_empty_scratch_path_is_a_read_only_root() {
+        let overlay = parsed(&request("/run/layers/p0", "")).unwrap();
+        assert_eq!((overlay.lower.len(), overlay.scratch), (1, None));
+        let overlay = parsed(&request("/run/layers/p0", "/run/gcs/c/1/scratch")).unwrap();
         assert_eq!(
-            option_string(&parts, links.path()).unwrap(),
-            format!("lowerdir={dir}/0:{dir}/1,upperdir={dir}/2,workdir={dir}/3")
+            overlay.scratch.as_deref(),
+            Some(Path::new("/run/gcs/c/1/scratch"))
         );
-        assert_eq!(
-            fs::read_link(links.path().join("1")).unwrap(),
-            Path::new("/tmp/p1")
-        );
+    }
+
+    #[test]
+    fn no_part_may_lie_in_the_agents_own_directories() {
+        assert!(parsed(&request("/proc/1", "")).is_err());
+        assert!(parsed(&request("/run/layers/p0", "/dev/s")).is_err());
     }
 }

@@ -2,12 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use cofferdam_mounting::{filesystem::Filesystem, mount_point};
 use cofferdam_protocol::settings::VpmemDevice;
 use rustix::mount::MountFlags;
 
 use super::{
-    filesystem::Filesystem,
-    mount_point,
     path::guest_path,
     scsi::{System, wait},
 };
@@ -46,12 +45,12 @@ pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
     if mounted.is_err() {
         let _ = mount_point::clear(&target);
     }
-    mounted
+    Ok(mounted?)
 }
 
 /// Unmounts a layer. What is absent counts as done.
 pub(crate) fn remove(request: &VpmemDevice) -> Result<()> {
-    mount_point::clear(&guest_path(&request.mount_path)?)
+    Ok(mount_point::clear(&guest_path(&request.mount_path)?)?)
 }
 
 fn node(system: &System, number: u32) -> std::result::Result<PathBuf, String> {

@@ -11,10 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    error::{AgentError, During, Result},
-    storage::mountinfo,
-};
+use cofferdam_mounting::mountinfo;
+
+use crate::error::{AgentError, During, Result};
 
 /// How long a disk may take to appear.
 const LIMIT: Duration = Duration::from_secs(5);

@@ -2,10 +2,11 @@
 
 use std::{os::fd::AsRawFd, path::Path};
 
+use cofferdam_mounting::{filesystem::mount_fs, mount_point};
 use cofferdam_protocol::{ports, settings::MappedDirectory};
 use rustix::mount::MountFlags;
 
-use super::{filesystem::mount_fs, mount_point, path::guest_path};
+use super::path::guest_path;
 use crate::{
     error::{AgentError, During, Result},
     transport::Dialer,
@@ -51,13 +52,14 @@ pub(crate) fn add(request: &MappedDirectory, dialer: &Dialer) -> Result<()> {
                 MountFlags::empty()
             };
             // The kernel takes its own reference to the stream; ours ends here.
-            mount_fs(
+            let mounted = mount_fs(
                 Path::new(&request.share_name),
                 &target,
                 "9p",
                 flags,
                 &options(stream.as_raw_fd(), request),
-            )
+            );
+            Ok(mounted?)
         });
     if mounted.is_err() {
         let _ = mount_point::clear(&target);
@@ -67,7 +69,7 @@ pub(crate) fn add(request: &MappedDirectory, dialer: &Dialer) -> Result<()> {
 
 /// Unmounts a share. What is absent counts as done.
 pub(crate) fn remove(request: &MappedDirectory) -> Result<()> {
-    mount_point::clear(&guest_path(&request.mount_path)?)
+    Ok(mount_point::clear(&guest_path(&request.mount_path)?)?)
 }
 
 /// `access=client`: the guest checks permissions by the modes the host shows, ACLs included, for any user of the

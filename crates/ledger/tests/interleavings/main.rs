@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 use cofferdam_ledger::{
     Lease, LeaseError, Ledger, Next, Step, StepToken, Want,
     address::Limits,
-    device::{DiskNeed, FileKey, LayerNeed, OverlayNeed, ShareNeed},
+    device::{ContainerMountNeed, DiskNeed, FileKey, LayerNeed, OverlayNeed, ShareNeed},
     request::DiskKind,
 };
 use model::{Fate, Injected, Model, mount_of};
@@ -68,7 +68,16 @@ fn want() -> impl Strategy<Value = Want> {
             scratch: "/b".into(),
         })
     });
-    prop_oneof![3 => layer, 4 => disk, 3 => share, 1 => overlay]
+    // A destination is one container's own: that of the other is another place.
+    let injected = (0..2u8, 0..2u8).prop_map(|(container, at)| {
+        Want::ContainerMount(ContainerMountNeed {
+            container: format!("c{container}"),
+            source: "/a".into(),
+            destination: format!("/t{at}"),
+            read_only: at == 0,
+        })
+    });
+    prop_oneof![3 => layer, 4 => disk, 3 => share, 1 => overlay, 1 => injected]
 }
 
 fn act() -> impl Strategy<Value = Act> {

@@ -1,6 +1,7 @@
 //! A host and a guest as the ledger's requests leave them, and what may be asked of them when.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
@@ -67,16 +68,18 @@ pub(crate) struct Model {
 /// A request taken apart.
 enum Asked<'a> {
     Attach(Device, &'a PathBuf, bool),
-    Mount(Device, &'a str),
-    Unmount(Device, &'a str),
+    Mount(Device, Cow<'a, str>),
+    Unmount(Device, Cow<'a, str>),
     Eject(Device),
     Detach(Device),
     Delete(&'a PathBuf),
 }
 
 fn asked(request: &Request) -> Asked<'_> {
-    // Combined layers are mounts without a device.
+    // Combined layers and mounts of containers are mounts without a device.
     let overlay = (Table::Overlays, 0);
+    let injected = (Table::ContainerMounts, 0);
+    let place = |container: &str, destination: &str| Cow::Owned(format!("{container}:{destination}"));
     let scsi = |at: &ScsiAddress| (Table::Scsi, u64::from(at.controller) * 64 + u64::from(at.lun));
     let vpmem = |index: &u32| (Table::Vpmem, u64::from(*index));
     match request {
@@ -102,21 +105,31 @@ fn asked(request: &Request) -> Asked<'_> {
         Request::Guest(request) => match request {
             G::MountScsi {
                 address, guest_path, ..
-            } => Asked::Mount(scsi(address), guest_path),
+            } => Asked::Mount(scsi(address), guest_path.into()),
             G::UnmountScsi {
                 address, guest_path, ..
-            } => Asked::Unmount(scsi(address), guest_path),
+            } => Asked::Unmount(scsi(address), guest_path.into()),
             G::EjectScsi { address } => Asked::Eject(scsi(address)),
-            G::MountVpmem { index, guest_path } => Asked::Mount(vpmem(index), guest_path),
-            G::UnmountVpmem { index, guest_path } => Asked::Unmount(vpmem(index), guest_path),
+            G::MountVpmem { index, guest_path } => Asked::Mount(vpmem(index), guest_path.into()),
+            G::UnmountVpmem { index, guest_path } => Asked::Unmount(vpmem(index), guest_path.into()),
             G::MountShare {
                 share, guest_path, ..
-            } => Asked::Mount((Table::Shares, share.0), guest_path),
+            } => Asked::Mount((Table::Shares, share.0), guest_path.into()),
             G::UnmountShare {
                 share, guest_path, ..
-            } => Asked::Unmount((Table::Shares, share.0), guest_path),
-            G::CombineLayers { root, .. } => Asked::Mount(overlay, root),
-            G::RemoveCombinedLayers { root } => Asked::Unmount(overlay, root),
+            } => Asked::Unmount((Table::Shares, share.0), guest_path.into()),
+            G::CombineLayers { root, .. } => Asked::Mount(overlay, root.into()),
+            G::RemoveCombinedLayers { root } => Asked::Unmount(overlay, root.into()),
+            G::AddContainerMount {
+                container,
+                destination,
+                ..
+            } => Asked::Mount(injected, place(container, destination)),
+            G::RemoveContainerMount {
+                container,
+                destination,
+                ..
+            } => Asked::Unmount(injected, place(container, destination)),
         },
     }
 }
@@ -124,7 +137,7 @@ fn asked(request: &Request) -> Asked<'_> {
 /// The guest path a request concerns, if it is a mount's.
 pub(crate) fn mount_of(request: &Request) -> Option<String> {
     match asked(request) {
-        Asked::Mount(_, path) | Asked::Unmount(_, path) => Some(path.to_owned()),
+        Asked::Mount(_, path) | Asked::Unmount(_, path) => Some(path.into_owned()),
         _ => None,
     }
 }
@@ -145,16 +158,17 @@ impl Model {
                 self.unsure.insert(device);
             }
             Asked::Mount(device, path) => {
-                let there = device.0 == Table::Overlays || self.attached.contains_key(&device);
+                let without_device = matches!(device.0, Table::Overlays | Table::ContainerMounts);
+                let there = without_device || self.attached.contains_key(&device);
                 assert!(there, "{path} mounted from {device:?}, which is not there");
                 let gone = self.ejected.get(&device) == Some(&true);
                 assert!(!gone, "{path} mounted from an ejected device");
-                assert!(!self.maybe_mounted.contains_key(path), "{path} mounted twice");
-                self.maybe_mounted.insert(path.to_owned(), device);
+                assert!(!self.maybe_mounted.contains_key(&*path), "{path} mounted twice");
+                self.maybe_mounted.insert(path.into_owned(), device);
             }
             Asked::Unmount(device, path) => {
                 assert_eq!(
-                    self.maybe_mounted.get(path),
+                    self.maybe_mounted.get(&*path),
                     Some(&device),
                     "{path} was never mounted"
                 );
@@ -216,15 +230,15 @@ impl Model {
             Asked::Mount(device, _) if self.ejected.contains_key(&device) => return false,
             Asked::Mount(device, path) => {
                 if effect {
-                    self.mounted.insert(path.to_owned(), device);
+                    self.mounted.insert(path.into_owned(), device);
                 }
             }
             Asked::Unmount(_, path) => {
                 if effect {
-                    self.mounted.remove(path);
+                    self.mounted.remove(&*path);
                 }
                 if success {
-                    self.maybe_mounted.remove(path);
+                    self.maybe_mounted.remove(&*path);
                 }
             }
             Asked::Eject(device) => {

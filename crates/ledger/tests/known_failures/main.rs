@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "functions of tests fail by panicking")]
 
+mod container_mounts;
 mod found;
 mod vm;
 

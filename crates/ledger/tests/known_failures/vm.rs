@@ -9,7 +9,7 @@ use std::{
 use cofferdam_ledger::{
     Lease, Ledger, Next, Request, Step, StepFailure, Want,
     address::{Limits, ScsiAddress},
-    device::{DiskNeed, FileKey, LayerNeed, OverlayNeed, ShareNeed},
+    device::{ContainerMountNeed, DiskNeed, FileKey, LayerNeed, OverlayNeed, ShareNeed},
     request::{DiskKind, GuestRequest, HostRequest, ShareId},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Vm {
     /// Guest path to its device and whether it is read-only.
     mounts: BTreeMap<String, (Device, bool)>,
     overlays: BTreeMap<String, BTreeSet<String>>,
+    /// Mounts of containers, by container and destination, with their source.
+    injected: BTreeMap<(String, String), String>,
     used_shares: BTreeSet<ShareId>,
     pub(crate) deleted: BTreeSet<PathBuf>,
     pub(crate) attaches: usize,
@@ -160,6 +162,8 @@ impl Vm {
             | GuestRequest::UnmountShare { guest_path, .. } => {
                 let in_use = self.overlays.values().any(|lower| lower.contains(guest_path));
                 assert!(!in_use, "{guest_path} is unmounted below an overlay");
+                let in_use = self.injected.values().any(|source| source == guest_path);
+                assert!(!in_use, "{guest_path} is unmounted while a container has it");
                 self.mounts.remove(guest_path);
             }
             GuestRequest::EjectScsi { address } => {
@@ -190,6 +194,27 @@ impl Vm {
             GuestRequest::RemoveCombinedLayers { root } => {
                 self.overlays.remove(root);
             }
+            GuestRequest::AddContainerMount {
+                container,
+                source,
+                destination,
+                ..
+            } => {
+                assert!(
+                    self.mounts.contains_key(source),
+                    "{source} is brought into a container before it is mounted"
+                );
+                let place = (container.clone(), destination.clone());
+                let before = self.injected.insert(place, source.clone());
+                assert!(before.is_none(), "{destination} of {container} twice");
+            }
+            GuestRequest::RemoveContainerMount {
+                container,
+                destination,
+                ..
+            } => {
+                self.injected.remove(&(container.clone(), destination.clone()));
+            }
         }
     }
 
@@ -213,9 +238,18 @@ impl Vm {
         self.mounts.contains_key(guest_path) || self.overlays.contains_key(guest_path)
     }
 
+    /// What is mounted on a destination of a container.
+    pub(crate) fn in_container(&self, container: &str, destination: &str) -> Option<&str> {
+        let place = (container.to_owned(), destination.to_owned());
+        self.injected.get(&place).map(String::as_str)
+    }
+
     /// Whether nothing is attached or mounted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.devices.is_empty() && self.mounts.is_empty() && self.overlays.is_empty()
+        self.devices.is_empty()
+            && self.mounts.is_empty()
+            && self.overlays.is_empty()
+            && self.injected.is_empty()
     }
 }
 
@@ -271,6 +305,15 @@ pub(crate) fn overlay(root: &str, layers: &[String], scratch: &str) -> Want {
         root: root.to_owned(),
         layers: layers.to_vec(),
         scratch: scratch.to_owned(),
+    })
+}
+
+pub(crate) fn container_mount(container: &str, source: &str, destination: &str) -> Want {
+    Want::ContainerMount(ContainerMountNeed {
+        container: container.to_owned(),
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        read_only: false,
     })
 }
 

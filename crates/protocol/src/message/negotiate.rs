@@ -100,6 +100,9 @@ pub struct GuestDefinedCapabilities {
     /// `DeleteContainerState` is answered.
     #[serde(skip_serializing_if = "is_zero")]
     pub delete_container_state_supported: bool,
+    /// [`crate::settings::ContainerMount`] is served. An extension of this project (§13.9).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cofferdam_container_mounts: bool,
     /// `GetProperties` of the VM itself knows `Mounts` and `AgentMemory`: an extension of cofferdam's agent.
     #[serde(skip_serializing_if = "is_zero")]
     pub cofferdam_mounts: bool,

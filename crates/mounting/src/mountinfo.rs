@@ -9,33 +9,54 @@ use crate::error::{During, Result};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub struct Mount {
     /// Unique while it exists.
-    pub(crate) id: u64,
+    pub id: u64,
+    /// The mount it is mounted on.
+    pub parent: u64,
     /// `major:minor` of the file system.
-    pub(crate) device: String,
+    pub device: String,
     /// Where it is mounted.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// File system type.
-    pub(crate) fs_type: String,
+    pub fs_type: String,
     /// The source as it was given.
-    pub(crate) source: String,
+    pub source: String,
     /// Whether this mount or its file system is read-only.
-    pub(crate) read_only: bool,
+    pub read_only: bool,
+}
+
+impl Mount {
+    /// Whether two mounts show the same file system. What is not known of one fits whatever the other has.
+    #[must_use]
+    pub fn is_of_same_source(&self, other: &Self) -> bool {
+        let fits = |own: &str, other: &str| own.is_empty() || other.is_empty() || own == other;
+        self.device == other.device
+            && fits(&self.fs_type, &other.fs_type)
+            && fits(&self.source, &other.source)
+    }
 }
 
 /// All mounts of this process's namespace, in mount order.
-pub(crate) fn read() -> Result<Vec<Mount>> {
+///
+/// # Errors
+/// The system's.
+pub fn read() -> Result<Vec<Mount>> {
     let path = "/proc/self/mountinfo";
     Ok(parse(&fs::read(path).during(|| format!("reading {path}"))?))
 }
 
 /// Whether something is mounted on exactly `path`.
-pub(crate) fn is_mounted(path: &Path) -> Result<bool> {
+///
+/// # Errors
+/// The system's.
+pub fn is_mounted(path: &Path) -> Result<bool> {
     Ok(read()?.iter().any(|mount| mount.path == path))
 }
 
-fn parse(table: &[u8]) -> Vec<Mount> {
+/// The mounts of a table's text.
+#[must_use]
+pub fn parse(table: &[u8]) -> Vec<Mount> {
     String::from_utf8_lossy(table)
         .lines()
         .filter_map(parse_line)
@@ -46,7 +67,8 @@ fn parse_line(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ');
     let id = fields.next()?.parse().ok()?;
-    let device = fields.nth(1)?.to_owned();
+    let parent = fields.next()?.parse().ok()?;
+    let device = fields.next()?.to_owned();
     let path = unescape(fields.nth(1)?);
     let options = fields.next()?;
     let mut rest = after.split(' ');
@@ -56,6 +78,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     let has_ro = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mount {
         id,
+        parent,
         device,
         path: PathBuf::from(path),
         fs_type,
@@ -80,18 +103,24 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// A snapshot of the mounts that were there before the agent served its first request.
+/// A snapshot of the mounts that were there when it was taken.
 #[derive(Debug, Default)]
-pub(crate) struct Baseline(std::collections::HashSet<u64>);
+pub struct Baseline(std::collections::HashSet<u64>);
 
 impl Baseline {
     /// Takes the snapshot.
-    pub(crate) fn take() -> Result<Self> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn take() -> Result<Self> {
         Ok(Self(read()?.into_iter().map(|mount| mount.id).collect()))
     }
 
     /// What has been mounted since.
-    pub(crate) fn since(&self) -> Result<Vec<Mount>> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn since(&self) -> Result<Vec<Mount>> {
         let mut mounts = read()?;
         mounts.retain(|mount| !self.0.contains(&mount.id));
         Ok(mounts)
@@ -99,7 +128,10 @@ impl Baseline {
 }
 
 /// The mount whose file system is on block device `device` (`major:minor`), if any.
-pub(crate) fn mount_of_device(device: &str) -> io::Result<Option<Mount>> {
+///
+/// # Errors
+/// The system's.
+pub fn mount_of_device(device: &str) -> io::Result<Option<Mount>> {
     let table = fs::read("/proc/self/mountinfo")?;
     Ok(parse(&table).into_iter().find(|mount| mount.device == device))
 }

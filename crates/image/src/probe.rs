@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::{ImageError, ImageFacts, ImageFormat, array, qcow2, vhd, vhdx};
+use crate::{ImageError, ImageFacts, ImageFormat, array, qcow2, vhd, vhdx};
 
 /// What the file's name claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +218,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::image::{qcow2::tests::sample_header, vhd::tests::sample_footer};
+    use crate::{qcow2::tests::sample_header, vhd::tests::sample_footer};
 
     fn examined(bytes: Vec<u8>, claim: Claim) -> ImageFacts {
         let length = bytes.len() as u64;

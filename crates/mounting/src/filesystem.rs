@@ -9,7 +9,7 @@ use std::{
 
 use rustix::mount::{MountFlags, mount};
 
-use crate::error::{AgentError, During, Result};
+use crate::error::{During, MountError, Result};
 
 /// Bytes looked at: superblocks of all known kinds lie within.
 const PROBE_BYTES: usize = 2048;
@@ -21,20 +21,23 @@ const EROFS_MAGIC: u32 = 0xE0F5_E1E2;
 
 /// What a superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Filesystem {
+pub struct Filesystem {
     /// The type's name for mount(2).
-    pub(crate) name: &'static str,
+    pub name: &'static str,
 }
 
 impl Filesystem {
     /// Reads the superblock of `device`.
-    pub(crate) fn detect(device: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The system's, and [`MountError::Invalid`] where it is of no known kind.
+    pub fn detect(device: &Path) -> Result<Self> {
         let mut head = Vec::with_capacity(PROBE_BYTES);
         File::open(device)
             .and_then(|file| file.take(PROBE_BYTES as u64).read_to_end(&mut head))
             .during(|| format!("reading the superblock of {}", device.display()))?;
         Self::from_head(&head).ok_or_else(|| {
-            AgentError::Invalid(format!(
+            MountError::Invalid(format!(
                 "{} holds no file system known here (ext4, EROFS, XFS)",
                 device.display()
             ))
@@ -57,7 +60,7 @@ impl Filesystem {
     }
 
     /// The option that keeps a read-only mount from replaying the journal, i.e. from writing.
-    pub(crate) fn no_recovery_option(self) -> &'static str {
+    pub fn no_recovery_option(self) -> &'static str {
         match self.name {
             "ext4" => "noload",
             "xfs" => "norecovery",
@@ -66,19 +69,19 @@ impl Filesystem {
     }
 
     /// Mounts `device` on `target`.
-    pub(crate) fn mount(self, device: &Path, target: &Path, flags: MountFlags, options: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn mount(self, device: &Path, target: &Path, flags: MountFlags, options: &str) -> Result<()> {
         mount_fs(device, target, self.name, flags, options)
     }
 }
 
 /// mount(2) with the action in the error.
-pub(crate) fn mount_fs(
-    source: &Path,
-    target: &Path,
-    fs_type: &str,
-    flags: MountFlags,
-    options: &str,
-) -> Result<()> {
+///
+/// # Errors
+/// The system's.
+pub fn mount_fs(source: &Path, target: &Path, fs_type: &str, flags: MountFlags, options: &str) -> Result<()> {
     let action = || {
         format!(
             "mounting {} on {} as {fs_type} ({options:?})",

@@ -1,10 +1,22 @@
-//! What kind of disk image a file is, told from its own bytes before QEMU sees it.
+//! What kind of disk image a file is, told from its own bytes before anything else sees it.
 //!
-//! QEMU is always given the format by name, so it never guesses. The rule for the format is in
+//! Whatever attaches it is given the format by name, so nothing ever guesses. The rule for the format is in
 //! docs/decisions/0061-image-formats.md: a container format (VHD, VHDX, qcow2) is used only where the file's
 //! name claims one and its bytes confirm it. A guest can write any byte into a raw image but cannot rename it.
 //!
 //! The formats ([`vhd`], [`vhdx`], [`qcow2`]) parse bytes and do no I/O; [`probe()`] reads, and reads little.
+//!
+//! ```
+//! use cofferdam_image::{ImageFormat, probe};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("disk.raw");
+//! std::fs::write(&path, [0; 4096])?;
+//! let facts = probe(&path).expect("it can be read");
+//! assert_eq!((facts.format, facts.virtual_size_bytes), (ImageFormat::Raw, 4096));
+//! assert_eq!(facts.problem_as_image(), None);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod crc32c;
 mod probe;
@@ -57,6 +69,28 @@ pub struct ImageFacts {
     pub file_size_bytes: u64,
     /// Why it cannot be attached, in words for a person; `None` if it can.
     pub problem: Option<String>,
+}
+
+impl ImageFacts {
+    /// What speaks against attaching it as a block device of the host.
+    #[must_use]
+    pub fn problem_as_device(&self) -> Option<String> {
+        match self.format {
+            ImageFormat::BlockDevice => self.problem.clone(),
+            _ => Some("it is no block device of the host".to_owned()),
+        }
+    }
+
+    /// What speaks against attaching it as a disk image.
+    #[must_use]
+    pub fn problem_as_image(&self) -> Option<String> {
+        match self.format {
+            ImageFormat::BlockDevice => Some(
+                "it is a block device of the host, not a disk image: attach it as a physical disk".to_owned(),
+            ),
+            _ => self.problem.clone(),
+        }
+    }
 }
 
 /// Why a file could not be examined at all.

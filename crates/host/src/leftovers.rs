@@ -1,0 +1,214 @@
+//! What a killed owner left on the host, found from its journal and from the system, and freed.
+
+use std::{collections::BTreeSet, fmt, fs, io, path::PathBuf};
+
+use cofferdam_journal::{Held, Replay};
+use cofferdam_ledger::{
+    Request,
+    address::ScsiAddress,
+    request::{DiskKind, GuestRequest, HostRequest},
+};
+use cofferdam_mounting::{
+    mount_point,
+    mountinfo::{self, Mount},
+};
+
+use crate::{
+    Owner,
+    disks::device_number,
+    error::{During, Result},
+    export, loops, mounts,
+    runtime::LocalContainer,
+};
+
+/// One thing of an owner that is still on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Leftover {
+    /// A container, or its runtime's records of it.
+    Container(String),
+    /// A mount.
+    Mount(PathBuf),
+    /// An empty directory on which something was, or was to be, mounted.
+    MountPoint(PathBuf),
+    /// A loop device.
+    Loop {
+        /// Its device node.
+        node: PathBuf,
+        /// The file behind it.
+        image: String,
+        /// As what it was attached.
+        address: ScsiAddress,
+    },
+    /// An image shown as a file, or what was prepared for that.
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// As what it was attached.
+        address: ScsiAddress,
+    },
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Container(id) => write!(f, "container {id}"),
+            Self::Mount(path) => write!(f, "mount {}", path.display()),
+            Self::MountPoint(path) => write!(f, "mount point {}", path.display()),
+            Self::Loop { node, image, .. } => write!(f, "{} ({image})", node.display()),
+            Self::Export { path, .. } => write!(f, "export {}", path.display()),
+        }
+    }
+}
+
+/// What became of one of them.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was to be freed.
+    pub leftover: Leftover,
+    /// Whether it was.
+    pub result: Result<()>,
+}
+
+/// Lists what an owner's journal and marks lead to and is still there, in the order in which it can be freed. Changes
+/// nothing. The owner must be gone: of one that lives, this is what it uses.
+///
+/// # Errors
+/// The system's, where it cannot be asked.
+pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
+    let mut found = Vec::new();
+    let container = LocalContainer::left_by(owner)?;
+    found.extend(container.map(|container| Leftover::Container(container.id().to_owned())));
+    found.extend(mounts_of(replay, owner)?);
+    found.extend(loops::of_owner(owner)?.into_iter().map(|device| Leftover::Loop {
+        node: device.node,
+        image: device.backing,
+        address: device.address,
+    }));
+    let mut addresses: BTreeSet<_> = export::addresses(owner)?.into_iter().collect();
+    addresses.extend(replay.held.keys().filter_map(|held| match held {
+        Held::Scsi(address) => Some(*address),
+        _ => None,
+    }));
+    for address in addresses {
+        let path = owner.export(address);
+        if export::is_there(owner, address)? {
+            found.push(Leftover::Export { path, address });
+        }
+    }
+    Ok(found)
+}
+
+/// Frees everything that [`find()`] lists: ends the container, unmounts, detaches, ends exports, in this order. Goes on
+/// past failures, and can be repeated until nothing is left. The owner must be gone.
+///
+/// A directory that was there, empty, before something was mounted on it is removed too: the journal cannot tell.
+///
+/// # Errors
+/// As for [`find()`]; then nothing was freed. Failures to free one thing are in its [`Outcome`].
+pub fn clear(replay: &Replay, owner: &Owner) -> Result<Vec<Outcome>> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for leftover in find(replay, owner)? {
+        let result = free(&leftover, owner);
+        outcomes.push(Outcome { leftover, result });
+    }
+    if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
+        owner.tidy()?;
+    }
+    Ok(outcomes)
+}
+
+fn free(leftover: &Leftover, owner: &Owner) -> Result<()> {
+    match leftover {
+        Leftover::Container(_) => match LocalContainer::left_by(owner)? {
+            Some(container) => container.end(),
+            None => Ok(()),
+        },
+        Leftover::Mount(path) => {
+            mount_point::unmount_all(path)?;
+            remove_if_empty(path)
+        }
+        Leftover::MountPoint(path) => remove_if_empty(path),
+        Leftover::Loop { address, .. } => loops::detach(owner, *address),
+        Leftover::Export { address, .. } => export::clear(owner, *address),
+    }
+}
+
+/// Mounts of the journal that are there, overlays before what they are made of.
+fn mounts_of(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
+    let table = mountinfo::read()?;
+    let ours = Ours::of(replay, owner)?;
+    let mut found = Vec::new();
+    for (held, (request, _)) in &replay.held {
+        let Held::Mount(path) = held else { continue };
+        let Some(path) = mounts::existing(path.as_ref())? else {
+            continue;
+        };
+        let is_overlay = matches!(request, Request::Guest(GuestRequest::CombineLayers { .. }));
+        let mut here = table.iter().filter(|mount| mount.path == path).peekable();
+        let leftover = if here.peek().is_some() {
+            // What somebody else has mounted there since is theirs.
+            if !here.any(|mount| ours.has(mount, is_overlay)) {
+                continue;
+            }
+            Leftover::Mount(path)
+        } else if is_empty_directory(&path) {
+            Leftover::MountPoint(path)
+        } else {
+            continue;
+        };
+        found.push((!is_overlay, leftover));
+    }
+    found.sort_by_key(|(after_overlays, _)| *after_overlays);
+    Ok(found.into_iter().map(|(_, leftover)| leftover).collect())
+}
+
+/// The block devices of an owner, as the mount table numbers them.
+struct Ours {
+    devices: BTreeSet<String>,
+}
+
+impl Ours {
+    fn of(replay: &Replay, owner: &Owner) -> Result<Self> {
+        let mut devices: BTreeSet<_> = loops::of_owner(owner)?
+            .into_iter()
+            .map(|device| device.number)
+            .collect();
+        devices.extend(replay.held.values().filter_map(|(request, _)| match request {
+            Request::Host(HostRequest::AttachScsi {
+                path,
+                kind: DiskKind::Physical,
+                ..
+            }) => device_number(path).ok(),
+            _ => None,
+        }));
+        Ok(Self { devices })
+    }
+
+    fn has(&self, mount: &Mount, is_overlay: bool) -> bool {
+        if is_overlay {
+            mount.fs_type == "overlay"
+        } else {
+            self.devices.contains(&mount.device)
+        }
+    }
+}
+
+fn is_empty_directory(path: &PathBuf) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+        && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn remove_if_empty(path: &PathBuf) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(error).during(|| format!("removing mount point {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,55 @@
+//! What can go wrong with an owner's directory.
+
+use std::{io, path::PathBuf};
+
+/// Why an owner's directory could not be made, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnerError {
+    /// The system refused something.
+    #[error("{action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The name is in use by somebody who lives.
+    #[error("{id} exists: process {owner} runs it; choose another name")]
+    Exists {
+        /// The name.
+        id: String,
+        /// Its owner's process number.
+        owner: u32,
+    },
+    /// The name was used by somebody who is gone and left something.
+    #[error("{id} exists: its owner is gone; `cofferdam fsck --repair {id}` frees what it left")]
+    LeftBehind {
+        /// The name.
+        id: String,
+    },
+    /// There is nobody of that name.
+    #[error("{id} does not exist")]
+    Absent {
+        /// The name.
+        id: String,
+    },
+    /// The record cannot be understood.
+    #[error("{path}: {source}", path = path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl OwnerError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

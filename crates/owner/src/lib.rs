@@ -1,0 +1,29 @@
+//! Who owns a VM, on disk: so that others find it while it lives, and what it left when it is gone.
+//!
+//! Each owner has a directory named after its container or pod, below a root such as `/run/cofferdam`:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `lock` | held (flock) as long as the owner lives; the kernel lets go of it however the owner ends |
+//! | `owner.json` | who that is: [`Record`] |
+//! | `journal` | everything that was about to be taken: [`cofferdam_journal`] |
+//! | `control.sock` | where the owner answers: [`control`] |
+//!
+//! [`Root::claim`] makes one, and [`Claim::close`] removes it once nothing is left. [`Root::entries`] lists them all,
+//! living or not. [`remains`] finds and frees what a dead owner left; [`audit`] compares what a living one has on its
+//! three sides: ledger, host devices, guest mounts.
+
+pub mod audit;
+pub mod control;
+mod error;
+mod process;
+mod record;
+pub mod remains;
+mod root;
+
+pub use crate::{
+    error::OwnerError,
+    process::ProcessId,
+    record::{Isolation, Record},
+    root::{Claim, Entry, Root},
+};
