@@ -1,6 +1,10 @@
 //! What a killed owner left on the host, found from its journal and from the system, and freed.
 
-use std::{collections::BTreeSet, fmt, fs, io, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use cofferdam_journal::{Held, Replay};
 use cofferdam_ledger::{
@@ -16,8 +20,10 @@ use cofferdam_mounting::{
 use crate::{
     Owner,
     disks::device_number,
-    error::{During, Result},
-    export, loops, mounts,
+    error::{HostError, Result},
+    export,
+    files::remove_mount_point,
+    loops, mounts,
     runtime::LocalContainer,
 };
 
@@ -99,8 +105,9 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
     Ok(found)
 }
 
-/// Frees everything that [`find()`] lists: ends the container, unmounts, detaches, ends exports, in this order. Goes on
-/// past failures, and can be repeated until nothing is left. The owner must be gone.
+/// Frees everything that [`find()`] lists: ends the container, unmounts, detaches, ends exports, in this order. What
+/// cannot be freed keeps what comes after it, which it may stand on; it can be repeated until nothing is left. The owner
+/// must be gone.
 ///
 /// A directory that was there, empty, before something was mounted on it is removed too: the journal cannot tell.
 ///
@@ -109,7 +116,15 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
 pub fn clear(replay: &Replay, owner: &Owner) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for leftover in find(replay, owner)? {
-        let result = free(&leftover, owner);
+        let failed = outcomes.iter().find(|earlier| earlier.result.is_err());
+        let result = match failed {
+            // They stand on each other: what is below something that stays would lose what is not written yet.
+            Some(stays) => Err(HostError::Busy {
+                what: leftover.to_string(),
+                holder: format!("{} has to go first", stays.leftover),
+            }),
+            None => free(&leftover, owner),
+        };
         outcomes.push(Outcome { leftover, result });
     }
     if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
@@ -194,21 +209,15 @@ impl Ours {
     }
 }
 
-fn is_empty_directory(path: &PathBuf) -> bool {
+fn is_empty_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
         && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-fn remove_if_empty(path: &PathBuf) -> Result<()> {
-    match fs::remove_dir(path) {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Err(error).during(|| format!("removing mount point {}", path.display()))
-        }
-        _ => Ok(()),
+/// A directory that is not empty was there before.
+fn remove_if_empty(path: &Path) -> Result<()> {
+    match remove_mount_point(path) {
+        Err(HostError::Io { source, .. }) if source.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        outcome => outcome,
     }
 }

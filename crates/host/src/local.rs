@@ -1,6 +1,6 @@
 //! The host as both parties of a driver: it attaches, and it mounts.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cofferdam_backend::{Backend, BackendError, BoxListener, Devices, VmExit};
@@ -15,6 +15,7 @@ use crate::{
     Owner,
     disks::Disks,
     error::{During, HostError, Result},
+    files::remove_file,
     mounts::Mounts,
 };
 
@@ -84,7 +85,7 @@ impl Inner {
                 read_only,
             } => self.disks.attach(address, &path, kind, read_only),
             HostRequest::DetachScsi { address } => self.disks.detach(address),
-            HostRequest::DeleteFile { path } => delete(&path),
+            HostRequest::DeleteFile { path } => remove_file(&path),
             // Nothing can have been added, so nothing is there.
             HostRequest::DetachVpmem { .. } | HostRequest::RemoveShare { .. } => Ok(()),
             HostRequest::AttachVpmem { .. } => Err(HostError::Unsupported(
@@ -125,15 +126,6 @@ impl Inner {
                 "there is neither persistent memory nor a share without a utility VM".to_owned(),
             )),
         }
-    }
-}
-
-fn delete(path: &PathBuf) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).during(|| format!("deleting {}", path.display()))
-        }
-        _ => Ok(()),
     }
 }
 

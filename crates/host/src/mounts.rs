@@ -18,6 +18,7 @@ use crate::{
     Owner,
     disks::Node,
     error::{During, HostError, Result},
+    files::remove_mount_point,
 };
 
 /// Mount points. A directory that was there before stays there: only one that was made is removed.
@@ -92,12 +93,7 @@ impl Mounts {
         if !self.made().contains(point) {
             return Ok(());
         }
-        match fs::remove_dir(point) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).during(|| format!("removing mount point {}", point.display()));
-            }
-            _ => {}
-        }
+        remove_mount_point(point)?;
         self.made().remove(point);
         Ok(())
     }
