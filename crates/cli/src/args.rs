@@ -28,6 +28,11 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
+    /// Where owners of VMs are recorded, with their journals and control sockets: /run/cofferdam for root, else a
+    /// directory of this user's.
+    #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_ROOT")]
+    pub(crate) root: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -58,6 +63,83 @@ pub(crate) enum Command {
                             cofferdam plan --bundle ./web --bundle ./db"
     )]
     Plan(PlanArgs),
+    /// Compare what owners have written down with what is there, and free what nobody owns.
+    ///
+    /// A living owner compares its ledger, its VM's devices and its guest's mounts. What a dead one left is found by its
+    /// journal. Exits with 1 if something is wrong, or is left after --repair.
+    #[command(after_help = "Examples:\n  cofferdam fsck\n  cofferdam fsck --repair web")]
+    Fsck(FsckArgs),
+    /// Add mounts to a running container, remove them, and list them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cofferdam mount add web --mount type=bind,source=/srv/data,destination=/data,readonly\n  \
+                            cofferdam mount remove web /data"
+    )]
+    Mount(MountCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MountCommand {
+    /// Attach a directory, a file or a disk, and mount it in the running container.
+    #[command(
+        after_help = "Example:\n  cofferdam mount add web --mount type=virtual-disk,source=data.vhdx,destination=/data"
+    )]
+    Add(MountAddArgs),
+    /// Unmount it, and give back what it took. One that is in use stays.
+    #[command(after_help = "Example:\n  cofferdam mount remove web /data")]
+    Remove {
+        /// The container.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Where it is in the container.
+        #[arg(value_name = "DESTINATION")]
+        destination: String,
+    },
+    /// The mounts that were added.
+    #[command(after_help = "Example:\n  cofferdam mount list web --format json")]
+    List {
+        /// The container.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// What to print.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountAddArgs {
+    /// The container.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+
+    /// The mount, as docker writes it: `type=bind,source=DIR,destination=PATH[,readonly]`. Types are those of a
+    /// bundle: bind (the default), virtual-disk, automanage-virtual-disk, physical-disk.
+    #[arg(long, value_name = "MOUNT")]
+    pub(crate) mount: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FsckArgs {
+    /// Whom to look at; everybody when absent.
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+
+    /// Free what nobody owns: processes, devices, mounts, auto-managed disks, directories and records.
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -72,6 +72,14 @@ impl Exit {
         }
     }
 
+    /// Something is wrong, as has been said on standard output.
+    pub(crate) fn found() -> Self {
+        Self {
+            status: REFUSED,
+            message: None,
+        }
+    }
+
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {

@@ -3,6 +3,9 @@
 mod args;
 mod boot_files;
 mod exit;
+mod fsck;
+mod mount;
+mod owned;
 mod plan;
 mod run;
 mod run_local;
@@ -13,6 +16,7 @@ mod timings;
 use std::io::IsTerminal;
 
 use clap::Parser;
+use cofferdam_owner::Root;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -23,16 +27,19 @@ use crate::{
 fn main() -> ! {
     let cli = Cli::parse();
     let exit = match log_to_stderr(&cli) {
-        Ok(()) => dispatch(cli.command),
+        Ok(()) => dispatch(cli),
         Err(exit) => exit,
     };
     // Not a return from main: a thread may still be blocked on reading standard input.
     std::process::exit(exit.announce())
 }
 
-fn dispatch(command: Command) -> Exit {
-    match command {
+fn dispatch(cli: Cli) -> Exit {
+    let root = cli.root.map_or_else(Root::for_this_user, Root::new);
+    match cli.command {
         Command::Plan(args) => plan::execute(&args),
+        Command::Fsck(args) => fsck::execute(&root, &args),
+        Command::Mount(command) => mount::execute(&root, &command),
         Command::Run(args) => {
             // Two workers: one may be busy with a stream while the other answers the guest.
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -43,9 +50,9 @@ fn dispatch(command: Command) -> Exit {
                 Ok(runtime) => {
                     let exit = runtime.block_on(async {
                         if args.no_vm {
-                            run_local::execute(args).await
+                            run_local::execute(&root, args).await
                         } else {
-                            run::execute(args).await
+                            run::execute(&root, args).await
                         }
                     });
                     runtime.shutdown_background();

@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
 use cofferdam_container::{Allocation, Created, RunError, Running, Stdio, delete_state, left_behind};
+use cofferdam_owner::{Isolation, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
 use cofferdam_qemu::{QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
@@ -15,6 +16,7 @@ use crate::{
     args::{self, RunArgs, VmArgs},
     boot_files,
     exit::Exit,
+    owned::{self, Owned, ServerTask, VmOwner},
     plan::{check_image, planned, spec_at},
     signals::{Event, Signals},
     terminal::{self, RawTerminal},
@@ -38,9 +40,9 @@ impl From<anyhow::Error> for Stopped {
 }
 
 /// Runs the command.
-pub(crate) async fn execute(args: RunArgs) -> Exit {
+pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
     let mut timings = Timings::start();
-    let ended = run(&args, &mut timings).await;
+    let ended = run(root, &args, &mut timings).await;
     if args.vm.timings {
         eprint!("{timings}");
     }
@@ -52,7 +54,11 @@ pub(crate) async fn execute(args: RunArgs) -> Exit {
     }
 }
 
-async fn run(args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
+async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
+    let id = args
+        .id
+        .clone()
+        .unwrap_or_else(|| format!("cofferdam-{}", std::process::id()));
     let mut signals = Signals::watch().context("watching for signals")?;
     let bundle = std::path::absolute(&args.bundle).context("resolving the bundle's path")?;
     let mut spec = spec_at(&bundle.join("config.json"))?;
@@ -61,15 +67,50 @@ async fn run(args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
     }
     // Refusals come before the VM is started.
     drop(container_plan(&spec, &bundle, "/run/gcs/c/1")?);
+    let config = config(&args.vm)?;
+    // From here on somebody else can find what this process has taken.
+    let mut owned = Owned::claim(root, &id, &bundle, Isolation::Vm)?;
+    let ended = owned_run(
+        args,
+        &id,
+        config,
+        &mut owned,
+        &spec,
+        &bundle,
+        &mut signals,
+        timings,
+    )
+    .await;
+    match (ended, owned.close()) {
+        (Err(Stopped::Failed(first)), Err(second)) => {
+            Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
+        }
+        (ended, closed) => ended.and_then(|status| closed.map(|()| status).map_err(Stopped::Failed)),
+    }
+}
+
+/// From a record that names us to a VM that is gone.
+#[expect(clippy::too_many_arguments, reason = "each is one thing the run is made of")]
+async fn owned_run(
+    args: &RunArgs,
+    id: &str,
+    config: QemuConfig,
+    owned: &mut Owned,
+    spec: &Spec,
+    bundle: &Path,
+    signals: &mut Signals,
+    timings: &mut Timings,
+) -> Result<u8, Stopped> {
     let backend = Arc::new(
-        QemuBackend::new(config(&args.vm)?)
+        QemuBackend::new(config)
             .map_err(told)
             .context("preparing the utility VM")?,
     );
+    owned.note_directory(backend.runtime_dir().to_owned())?;
     timings.reached("planned");
 
     let options = BootOptions::default();
-    let booting = UtilityVm::boot(backend.clone(), &options);
+    let booting = UtilityVm::boot_with(backend.clone(), &options, Some(owned.journal()));
     let booted = tokio::select! {
         booted = booting => booted.map_err(|error| Stopped::Failed(told(error))),
         signal = signals.interrupted() => Err(Stopped::Interrupted(signal)),
@@ -77,22 +118,37 @@ async fn run(args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
     let vm = match booted {
         Ok(vm) => vm,
         Err(stopped) => {
-            keep(args, &backend, &mut signals).await;
+            keep(args, &backend, signals).await;
             // Its own error is the smaller one: the VM never was anybody's.
             let _ = backend.stop().await;
             return Err(stopped);
         }
     };
     timings.booted(vm.times());
-    let ended = in_vm(args, &vm, &spec, &bundle, &mut signals, timings).await;
+    let ended = match answering(owned, &backend, &vm) {
+        Ok((owner, _server)) => in_vm(id, &vm, &owner, spec, bundle, signals, timings).await,
+        Err(error) => Err(Stopped::Failed(error)),
+    };
     if ended.is_err() {
-        keep(args, &backend, &mut signals).await;
+        keep(args, &backend, signals).await;
     }
     let stopped = vm.shut_down().await;
     timings.reached("VM gone");
     let status = ended?;
     stopped.map_err(told).context("freeing the utility VM")?;
     Ok(status)
+}
+
+/// Notes the VM's process, and answers whoever asks about it.
+fn answering(
+    owned: &mut Owned,
+    backend: &QemuBackend,
+    vm: &Arc<UtilityVm>,
+) -> Result<(Arc<VmOwner>, ServerTask)> {
+    owned.note_hypervisor(backend.process_id())?;
+    let owner = Arc::new(VmOwner::new(vm.clone()));
+    let server = owned::serve(owned.dir(), owner.clone())?;
+    Ok((owner, server))
 }
 
 fn config(args: &VmArgs) -> Result<QemuConfig> {
@@ -123,17 +179,14 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
 
 /// Everything between a VM that answers and a VM that holds nothing.
 async fn in_vm(
-    args: &RunArgs,
+    id: &str,
     vm: &Arc<UtilityVm>,
+    owner: &VmOwner,
     spec: &Spec,
     bundle: &Path,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
-    let id = args
-        .id
-        .clone()
-        .unwrap_or_else(|| format!("cofferdam-{}", std::process::id()));
     let root = vm.new_container_root();
     let plan = container_plan(spec, bundle, &root)?;
     let mut allocation = tokio::select! {
@@ -141,14 +194,14 @@ async fn in_vm(
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
     };
     timings.reached("allocated");
-    let ended = match container(vm, &id, &plan, signals, timings).await {
+    let ended = match container(vm, owner, &allocation, id, &plan, signals, timings).await {
         Err(RunError::Wait(error)) if error.is_closed() => Err(died(vm, &error).await),
         Err(RunError::Lost(reason)) => Err(died(vm, &reason).await),
         Err(error @ (RunError::Create(_) | RunError::Start(_))) => Err(Stopped::NotStarted(error)),
         Err(error) => Err(Stopped::Failed(told(error))),
         Ok(status) => Ok(status),
     };
-    let released = release(vm, &mut allocation, &id).await;
+    let released = release(vm, &mut allocation, id).await;
     timings.reached("released");
     match (ended, released) {
         (Err(Stopped::Failed(first)), Err(second)) => {
@@ -174,6 +227,8 @@ fn told(error: impl std::fmt::Display) -> anyhow::Error {
 /// The container from Create to its exit.
 async fn container(
     vm: &Arc<UtilityVm>,
+    owner: &VmOwner,
+    allocation: &Allocation,
     id: &str,
     plan: &Plan,
     signals: &mut Signals,
@@ -189,6 +244,7 @@ async fn container(
         stderr: Some(Box::new(tokio::io::stderr())),
     };
     let running = created.start(stdio, terminal::size()).await?;
+    owner.runs(id, allocation.mounts().clone());
     timings.reached("started");
     let status = attended(running, signals).await;
     drop(raw);

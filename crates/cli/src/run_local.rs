@@ -15,7 +15,7 @@ use cofferdam_backend::Backend;
 use cofferdam_container::Allocation;
 use cofferdam_host::{LocalContainer, LocalHost, OciRuntime, Owner};
 use cofferdam_ledger::Ledger;
-use cofferdam_owner::{Claim, Isolation, ProcessId, Record, Root};
+use cofferdam_owner::{Isolation, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
 use cofferdam_vm::Driver;
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
@@ -24,6 +24,7 @@ use tokio::process::{Child, Command};
 use crate::{
     args::RunArgs,
     exit::Exit,
+    owned::Owned,
     plan::{check_image, planned, spec_at},
     signals::{Event, Signals},
     timings::Timings,
@@ -41,9 +42,9 @@ enum Ended {
 }
 
 /// Runs the command.
-pub(crate) async fn execute(args: RunArgs) -> Exit {
+pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
     let mut timings = Timings::start();
-    let ended = run(&args, &mut timings).await;
+    let ended = run(root, &args, &mut timings).await;
     if args.vm.timings {
         eprint!("{timings}");
     }
@@ -54,7 +55,7 @@ pub(crate) async fn execute(args: RunArgs) -> Exit {
     }
 }
 
-async fn run(args: &RunArgs, timings: &mut Timings) -> Result<Ended> {
+async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<Ended> {
     let mut signals = Signals::watch().context("watching for signals")?;
     // As the mount table has it: no symbolic link leads to it.
     let bundle = args
@@ -77,7 +78,7 @@ async fn run(args: &RunArgs, timings: &mut Timings) -> Result<Ended> {
         .id
         .clone()
         .unwrap_or_else(|| format!("cofferdam-{}", std::process::id()));
-    let local = Local::claim(&id, &bundle)?;
+    let local = Local::claim(root, &id, &bundle)?;
     let ended = local.run(runtime, &plan, &mut signals, timings).await;
     let closed = local.close().await;
     timings.reached("released");
@@ -118,32 +119,24 @@ fn warn_of_disks(plan: &Plan) {
 struct Local {
     id: String,
     bundle: PathBuf,
-    claim: Claim,
+    owned: Owned,
     host: LocalHost,
     driver: Driver,
 }
 
 impl Local {
     /// The one place where the name is claimed, its journal begun, and the driver made.
-    fn claim(id: &str, bundle: &Path) -> Result<Self> {
-        let record = Record {
-            id: id.to_owned(),
-            owner: ProcessId::own().context("looking at this process")?,
-            isolation: Isolation::Process,
-            bundle: bundle.to_owned(),
-            hypervisor: None,
-            directories: Vec::new(),
-        };
-        let claim = Root::for_this_user().claim(&record).map_err(told)?;
-        let owner = Owner::of(claim.dir()).map_err(told)?;
+    fn claim(root: &Root, id: &str, bundle: &Path) -> Result<Self> {
+        let owned = Owned::claim(root, id, bundle, Isolation::Process)?;
+        let owner = Owner::of(owned.dir()).map_err(told)?;
         let ledger = Ledger::new(LocalHost::limits()).with_layers_below(owner.layers_below().map_err(told)?);
         let host = LocalHost::new(owner);
         let party = Arc::new(host.clone());
-        let driver = Driver::new(party.clone(), party, ledger, Some(claim.journal()));
+        let driver = Driver::new(party.clone(), party, ledger, Some(owned.journal()));
         Ok(Self {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
-            claim,
+            owned,
             host,
             driver,
         })
@@ -206,7 +199,7 @@ impl Local {
             bail!("left behind: {}", left.join(", "));
         }
         self.host.owner().tidy().map_err(told)?;
-        self.claim.close().map_err(told)
+        self.owned.close()
     }
 }
 

@@ -5,12 +5,12 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use cofferdam_journal::ManagedFile;
 use cofferdam_ledger::{Lease, StepFailure};
 use cofferdam_plan::{DiskSource, Plan};
-use cofferdam_reserve::{ReserveRefusal, Reserved, file_key, reserve};
-use cofferdam_vm::Driver;
-use futures_util::future::join_all;
+use cofferdam_reserve::{ReserveRefusal, Reserved, reserve};
+use cofferdam_vm::{Driver, GuestError};
+
+use crate::{holding::Holding, hot_mount::Mounts};
 
 /// What a lease stands for, in the user's terms. It begins every error about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,13 @@ pub enum Subject {
         /// The directory.
         path: PathBuf,
     },
+    /// A mount of a running container.
+    InContainer {
+        /// The mount's number.
+        mount_index: usize,
+        /// Where in the container.
+        destination: String,
+    },
 }
 
 impl Subject {
@@ -46,7 +53,7 @@ impl Subject {
     #[must_use]
     pub fn mount_index(&self) -> Option<usize> {
         match self {
-            Self::Disk { mount_index, .. } => Some(*mount_index),
+            Self::Disk { mount_index, .. } | Self::InContainer { mount_index, .. } => Some(*mount_index),
             Self::Share { mount_index, .. } => *mount_index,
             _ => None,
         }
@@ -82,6 +89,7 @@ impl fmt::Display for Subject {
                 path,
             } => write!(f, "adding plan9 root {}", path.display()),
             Self::Share { path, .. } => write!(f, "adding plan9 mount {}", path.display()),
+            Self::InContainer { destination, .. } => write!(f, "on {destination} of the running container"),
         }
     }
 }
@@ -92,6 +100,9 @@ pub enum AllocateError {
     /// The VM has no room, or something is held in a way that excludes it. Nothing was touched.
     #[error(transparent)]
     Refused(#[from] ReserveRefusal),
+    /// The guest cannot do it. Nothing was touched.
+    #[error(transparent)]
+    Unsupported(#[from] GuestError),
     /// A step failed. What had been done was undone, but for what `clean_up` names.
     #[error("{subject}: {failure}{}", beside(clean_up))]
     Failed {
@@ -120,6 +131,19 @@ pub struct ReleaseError {
 
 impl std::error::Error for ReleaseError {}
 
+impl ReleaseError {
+    /// One error of several releases, if any of them failed.
+    pub(crate) fn of_all(outcomes: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
+        let failed = outcomes.into_iter().filter_map(Result::err);
+        let failures: Vec<_> = failed.flat_map(|error| error.failures).collect();
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { failures })
+        }
+    }
+}
+
 impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} not released", self.failures.len())?;
@@ -133,14 +157,8 @@ impl fmt::Display for ReleaseError {
 /// What a container holds of its VM. Dropped without a release, it is released in the background.
 #[must_use = "an allocation is released, or the VM holds it"]
 pub struct Allocation {
-    driver: Driver,
-    overlay: Option<Lease>,
-    /// Independent of each other, in allocation order.
-    devices: Vec<(Lease, Subject)>,
-    /// Files that are deleted on release.
-    managed: Vec<ManagedFile>,
-    /// Everything was given. Until then a release undoes, and keeps the files that are managed.
-    complete: bool,
+    holding: Holding,
+    mounts: Arc<Mounts>,
 }
 
 impl Allocation {
@@ -150,138 +168,35 @@ impl Allocation {
     /// [`AllocateError`]; the VM holds nothing for the container then, but for what the error names.
     pub async fn allocate(driver: &Driver, plan: &Plan) -> Result<Self, AllocateError> {
         let reserved = reserve(&mut driver.ledger(), plan)?;
-        let mut allocation = Self::of(driver.clone(), plan, reserved);
-        match allocation.acquire().await {
-            Ok(()) => {
-                allocation.complete = true;
-                Ok(allocation)
-            }
-            Err((subject, failure)) => {
-                let clean_up = allocation.release().await.err();
-                Err(AllocateError::Failed {
-                    subject,
-                    failure,
-                    clean_up,
-                })
-            }
-        }
+        let holding = holding(driver.clone(), plan, reserved).acquired().await?;
+        Ok(Self {
+            holding,
+            mounts: Arc::new(Mounts::of(driver.clone(), plan)),
+        })
     }
 
-    fn of(driver: Driver, plan: &Plan, reserved: Reserved) -> Self {
-        let needs = &plan.needs;
-        let mut devices = Vec::new();
-        if let Some(layers) = &needs.layers {
-            let subjects = layers
-                .read_only
-                .iter()
-                .map(|layer| Subject::Layer(layer.host_path.clone()));
-            devices.extend(reserved.layers.into_iter().zip(subjects));
-            let scratch = Subject::Scratch(layers.scratch.host_path.clone());
-            devices.extend(reserved.scratch.map(|lease| (lease, scratch)));
-        }
-        devices.extend(
-            reserved
-                .disks
-                .into_iter()
-                .zip(needs.disks.iter().map(|disk| Subject::Disk {
-                    mount_index: disk.mount_index,
-                    source: disk.source,
-                    path: disk.host_path.clone(),
-                })),
-        );
-        devices.extend(
-            reserved
-                .shares
-                .into_iter()
-                .zip(needs.shares.iter().map(|share| Subject::Share {
-                    mount_index: share.mount_index,
-                    path: share.host_path.clone(),
-                })),
-        );
-        let managed = needs.disks.iter().filter(|disk| disk.auto_manage);
-        let managed = managed.map(|disk| ManagedFile {
-            path: disk.host_path.clone(),
-            key: file_key(disk.identity),
-        });
-        Self {
-            driver,
-            overlay: reserved.overlay,
-            devices,
-            managed: managed.collect(),
-            complete: false,
-        }
+    /// The mounts the container gets while it runs. They are released with everything else.
+    #[must_use]
+    pub fn mounts(&self) -> &Arc<Mounts> {
+        &self.mounts
     }
 
-    async fn acquire(&self) -> Result<(), (Subject, StepFailure)> {
-        for file in &self.managed {
-            let noted = self.driver.note_managed(file.clone());
-            noted.map_err(|cause| {
-                (
-                    Subject::Managed(file.path.clone()),
-                    Arc::new(cause) as StepFailure,
-                )
-            })?;
-        }
-        let failures = each(&self.devices, |lease| self.driver.acquire(lease)).await;
-        // The first in the order of the spec, whichever came first in time: the same error for the same spec.
-        if let Some((_, subject, failure)) = failures.into_iter().next() {
-            return Err((subject, failure));
-        }
-        match self.overlay {
-            Some(lease) => self
-                .driver
-                .acquire(lease)
-                .await
-                .map_err(|failure| (Subject::CombinedLayers, failure)),
-            None => Ok(()),
-        }
-    }
-
-    /// Gives everything back: the overlay, then all devices, each unmounted, ejected and detached. Goes on past
-    /// failures. Harmless when repeated; after an error it goes on with what is left.
+    /// Gives everything back: what was mounted while the container ran, the overlay, then all devices, each unmounted,
+    /// ejected and detached. Goes on past failures. Harmless when repeated; after an error it goes on with what is
+    /// left.
     ///
     /// # Errors
     /// Everything that could not be given back.
     pub async fn release(&mut self) -> Result<(), ReleaseError> {
-        if let Some(lease) = self.overlay {
-            if let Err(failure) = self.let_go(lease).await {
-                // Its layers and scratch are in use: taking them away would only fail, too.
-                return Err(ReleaseError {
-                    failures: vec![(Subject::CombinedLayers, failure)],
-                });
-            }
-            self.overlay = None;
-        }
-        let failures = each(&self.devices, |lease| self.let_go(lease)).await;
-        self.devices
-            .retain(|(lease, _)| failures.iter().any(|(failed, _, _)| failed == lease));
-        if failures.is_empty() {
-            if !self.complete {
-                self.managed
-                    .drain(..)
-                    .for_each(|file| self.driver.note_kept(file));
-            }
-            return Ok(());
-        }
-        let failures = failures
-            .into_iter()
-            .map(|(_, subject, failure)| (subject, failure))
-            .collect();
-        Err(ReleaseError { failures })
-    }
-
-    async fn let_go(&self, lease: Lease) -> Result<(), StepFailure> {
-        if self.complete {
-            self.driver.release(lease).await
-        } else {
-            self.driver.abandon(lease).await
-        }
+        let mounts = self.mounts.release().await;
+        let own = self.holding.release().await;
+        ReleaseError::of_all([mounts, own])
     }
 
     /// Whether nothing is held any more.
     #[must_use]
     pub fn is_released(&self) -> bool {
-        self.overlay.is_none() && self.devices.is_empty()
+        self.holding.is_released() && self.mounts.is_empty()
     }
 }
 
@@ -293,38 +208,29 @@ impl Drop for Allocation {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (driver, overlay) = (self.driver.clone(), self.overlay.take());
-        let devices = std::mem::take(&mut self.devices);
-        let mut left = Self {
-            driver,
-            overlay,
-            devices,
-            managed: std::mem::take(&mut self.managed),
-            complete: self.complete,
-        };
+        let (mounts, mut holding) = (self.mounts.clone(), self.holding.take());
         runtime.spawn(async move {
-            if let Err(error) = left.release().await {
-                tracing::error!(%error, "releasing a dropped allocation");
-                // Reported; a further attempt by dropping it again would never end.
-                left.overlay = None;
-                left.devices.clear();
+            if let Err(error) = mounts.release().await {
+                tracing::error!(%error, "releasing the mounts of a dropped allocation");
             }
+            holding.release_in_the_end().await;
         });
     }
 }
 
-/// Does the same for each lease at once, and returns the failures in the leases' order.
-async fn each<F>(
-    devices: &[(Lease, Subject)],
-    action: impl Fn(Lease) -> F,
-) -> Vec<(Lease, Subject, StepFailure)>
-where
-    F: Future<Output = Result<(), StepFailure>>,
-{
-    let outcomes = join_all(devices.iter().map(|(lease, _)| action(*lease))).await;
-    devices
-        .iter()
-        .zip(outcomes)
-        .filter_map(|((lease, subject), outcome)| Some((*lease, subject.clone(), outcome.err()?)))
-        .collect()
+/// Which lease is of which need.
+fn holding(driver: Driver, plan: &Plan, reserved: Reserved) -> Holding {
+    let needs = &plan.needs;
+    let mut devices: Vec<(Lease, Subject)> = Vec::new();
+    if let Some(layers) = &needs.layers {
+        let subjects = layers
+            .read_only
+            .iter()
+            .map(|layer| Subject::Layer(layer.host_path.clone()));
+        devices.extend(reserved.layers.into_iter().zip(subjects));
+        let scratch = Subject::Scratch(layers.scratch.host_path.clone());
+        devices.extend(reserved.scratch.map(|lease| (lease, scratch)));
+    }
+    let overlay = reserved.overlay.map(|lease| (lease, Subject::CombinedLayers));
+    Holding::new(driver, overlay, devices).with_mounts(needs, reserved.disks, reserved.shares)
 }

@@ -1,17 +1,20 @@
 //! A container in a utility VM: allocate, create, start, wait, release.
 //!
 //! [`facts`] looks at the host's files for the plan; [`Allocation`] gives the VM what the plan needs and takes it
-//! back; [`Created`] and [`Running`] are the container itself.
+//! back; [`Created`] and [`Running`] are the container itself, and [`Mounts`] what it is given while it runs.
 
 pub mod facts;
 
 mod allocate;
+mod holding;
+mod hot_mount;
 mod leftovers;
 mod lifecycle;
 mod stdio;
 
 pub use crate::{
     allocate::{AllocateError, Allocation, ReleaseError, Subject},
+    hot_mount::{HotMount, HotMountError, Mounted, Mounts},
     leftovers::{LeftoversError, left_behind},
     lifecycle::{Created, Handle, RunError, Running, delete_state, read_spec},
     stdio::Stdio,

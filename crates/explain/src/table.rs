@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::{LimitsDocument, rows::Row};
+use crate::{
+    LimitsDocument,
+    columns::{Line, printable, widths, write},
+    rows::Row,
+};
 
 const HEADINGS: [&str; 7] = [
     "ITEM",
@@ -18,7 +22,7 @@ const HEADINGS: [&str; 7] = [
 pub(crate) fn render(rows: &[Row], limits: &LimitsDocument, shares: usize) -> String {
     let lines = lines(rows);
     let mut text = String::new();
-    write_lines(&mut text, &lines, widths(&lines));
+    write(&mut text, &lines, widths(&lines));
     write_sum(&mut text, limits, shares);
     text
 }
@@ -30,7 +34,7 @@ pub(crate) fn render_pod(parts: &[(String, &[Row])], limits: &LimitsDocument, sh
     let mut text = String::new();
     for (title, lines) in &parts {
         let _ = writeln!(text, "{}", printable(title));
-        write_lines(&mut text, lines, widths);
+        write(&mut text, lines, widths);
         text.push('\n');
     }
     // The last part's empty line is the sum's.
@@ -39,33 +43,9 @@ pub(crate) fn render_pod(parts: &[(String, &[Row])], limits: &LimitsDocument, sh
     text
 }
 
-type Line = [String; 7];
-
-fn lines(rows: &[Row]) -> Vec<Line> {
+fn lines(rows: &[Row]) -> Vec<Line<7>> {
     let headings = std::iter::once(HEADINGS.map(str::to_owned));
     headings.chain(rows.iter().map(cells)).collect()
-}
-
-fn widths<'a>(lines: impl IntoIterator<Item = &'a Line>) -> [usize; 7] {
-    let mut widths = [0; 7];
-    for line in lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    widths
-}
-
-fn write_lines(text: &mut String, lines: &[Line], widths: [usize; 7]) {
-    for line in lines {
-        let mut padded = String::new();
-        for (cell, width) in line.iter().zip(widths) {
-            // Writing to a string cannot fail.
-            let _ = write!(padded, "{cell:width$}  ");
-        }
-        text.push_str(padded.trim_end());
-        text.push('\n');
-    }
 }
 
 fn write_sum(text: &mut String, limits: &LimitsDocument, shares: usize) {
@@ -87,17 +67,4 @@ fn cells(row: &Row) -> [String; 7] {
         row.on_release,
     ];
     text.map(printable)
-}
-
-/// A path is not to move the cursor or to break the line: control characters are shown by their escapes.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }

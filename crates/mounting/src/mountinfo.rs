@@ -12,6 +12,8 @@ use crate::error::{During, Result};
 pub struct Mount {
     /// Unique while it exists.
     pub id: u64,
+    /// The mount it is mounted on.
+    pub parent: u64,
     /// `major:minor` of the file system.
     pub device: String,
     /// Where it is mounted.
@@ -22,6 +24,17 @@ pub struct Mount {
     pub source: String,
     /// Whether this mount or its file system is read-only.
     pub read_only: bool,
+}
+
+impl Mount {
+    /// Whether two mounts show the same file system. What is not known of one fits whatever the other has.
+    #[must_use]
+    pub fn is_of_same_source(&self, other: &Self) -> bool {
+        let fits = |own: &str, other: &str| own.is_empty() || other.is_empty() || own == other;
+        self.device == other.device
+            && fits(&self.fs_type, &other.fs_type)
+            && fits(&self.source, &other.source)
+    }
 }
 
 /// All mounts of this process's namespace, in mount order.
@@ -41,7 +54,9 @@ pub fn is_mounted(path: &Path) -> Result<bool> {
     Ok(read()?.iter().any(|mount| mount.path == path))
 }
 
-fn parse(table: &[u8]) -> Vec<Mount> {
+/// The mounts of a table's text.
+#[must_use]
+pub fn parse(table: &[u8]) -> Vec<Mount> {
     String::from_utf8_lossy(table)
         .lines()
         .filter_map(parse_line)
@@ -52,7 +67,8 @@ fn parse_line(line: &str) -> Option<Mount> {
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ');
     let id = fields.next()?.parse().ok()?;
-    let device = fields.nth(1)?.to_owned();
+    let parent = fields.next()?.parse().ok()?;
+    let device = fields.next()?.to_owned();
     let path = unescape(fields.nth(1)?);
     let options = fields.next()?;
     let mut rest = after.split(' ');
@@ -62,6 +78,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     let has_ro = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mount {
         id,
+        parent,
         device,
         path: PathBuf::from(path),
         fs_type,

@@ -50,6 +50,8 @@ pub enum Question {
         /// The entry, as it would stand in the spec's `mounts`; its source is absolute.
         mount: Value,
     },
+    /// All such mounts.
+    MountList,
     /// Take such a mount away.
     MountRemove {
         /// Where it is in the container.

@@ -98,6 +98,17 @@ fn planned(request: MountRequest<'_>, facts: &Facts) -> Result<MountPlan, Refusa
     })
 }
 
+/// The one form a destination is known by ([`MountPlan::destination`]), to find a mount again.
+///
+/// # Errors
+/// The refusal of a destination that no such mount can have.
+pub fn container_destination(text: &str) -> Result<String, PlanError> {
+    destination(text).map_err(|refusal| PlanError {
+        mount_index: None,
+        refusal,
+    })
+}
+
 /// A destination in the one form it is known by: two spellings of a path must not be two mounts.
 fn destination(text: &str) -> Result<String, Refusal> {
     let refused = |problem| {

@@ -20,7 +20,7 @@ use serde_json::Value;
 pub use crate::{
     error::{PlanError, Refusal},
     facts::{Facts, FileFacts, FileId, FileKind},
-    further::{MountPlan, MountRequest, plan_mount, wanted_by_mount},
+    further::{MountPlan, MountRequest, container_destination, plan_mount, wanted_by_mount},
     need::{DiskNeed, DiskSource, LayerNeed, Layers, Needs, ShareNeed},
     spec::{Mount, Spec, SpecError},
 };

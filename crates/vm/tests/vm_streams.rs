@@ -5,7 +5,7 @@
 //! writes of each size, and the throughput is printed:
 //!
 //! ```sh
-//! COFFERDAM_STRESS=1 cargo xtask test vm writes_of_every_size
+//! COFFERDAM_STRESS=1 cargo xtask test vm -- writes_of_every_size
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

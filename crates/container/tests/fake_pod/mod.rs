@@ -23,10 +23,15 @@ pub(crate) struct Pod {
 
 impl Pod {
     pub(crate) async fn boot() -> Self {
-        let backend = FakeBackend::new(FakeOptions {
+        Self::boot_with(FakeOptions {
             require_paths: true,
             ..FakeOptions::default()
-        });
+        })
+        .await
+    }
+
+    pub(crate) async fn boot_with(options: FakeOptions) -> Self {
+        let backend = FakeBackend::new(options);
         let vm = UtilityVm::boot(Arc::new(backend.clone()), &BootOptions::default())
             .await
             .unwrap();

@@ -102,7 +102,7 @@ fn negotiate(body: &[u8]) -> Result<NegotiateProtocolReply> {
                 signal_process_supported: true,
                 dump_stacks_supported: true,
                 delete_container_state_supported: true,
-                cofferdam_container_mounts: false,
+                cofferdam_container_mounts: true,
                 cofferdam_mounts: true,
             },
             ..Capabilities::default()
@@ -264,10 +264,8 @@ fn modify(agent: &Agent, base: &RequestBase, body: &[u8]) -> Result<Empty> {
     let request = Request::<ModifySettings>::from_body(body)?.payload.request;
     // An older host leaves the id empty where it means the VM.
     if !base.is_vm() && !base.container_id.is_empty() {
-        agent.containers.get(&base.container_id)?;
-        return Err(AgentError::NotSupported(
-            "changing a container's limits is not supported yet".into(),
-        ));
+        settings::modify_container(agent, &base.container_id, &request)?;
+        return Ok(Empty {});
     }
     settings::modify(agent, &request)?;
     Ok(Empty {})

@@ -8,6 +8,21 @@ use crate::{
     storage::{overlay, pmem, share},
 };
 
+/// Performs one change of a container.
+pub(super) fn modify_container(agent: &Agent, id: &str, request: &ModificationRequest) -> Result<()> {
+    let containers = &agent.containers;
+    match (request.request_type, &request.resource) {
+        (RequestType::Add, Resource::ContainerMount(mount)) => containers.add_mount(id, mount),
+        (RequestType::Remove, Resource::ContainerMount(mount)) => containers.remove_mount(id, mount),
+        _ => {
+            containers.get(id)?;
+            Err(AgentError::NotSupported(
+                "changing a container's limits is not supported yet".into(),
+            ))
+        }
+    }
+}
+
 /// Performs one change of the VM.
 pub(super) fn modify(agent: &Agent, request: &ModificationRequest) -> Result<()> {
     use RequestType::{Add, Remove};
@@ -25,6 +40,9 @@ pub(super) fn modify(agent: &Agent, request: &ModificationRequest) -> Result<()>
         (_, Resource::Network(_)) => Err(AgentError::NotSupported(
             "network adapters are not supported yet".into(),
         )),
+        (_, Resource::ContainerMount(_)) => Err(AgentError::Invalid(format!(
+            "{name} is for a container, not for the VM itself"
+        ))),
         (_, Resource::Unknown { .. }) => Err(AgentError::Invalid(format!("invalid ResourceType {name:?}"))),
         (kind, _) => Err(AgentError::Invalid(format!(
             "invalid RequestType {kind:?} for {name}"

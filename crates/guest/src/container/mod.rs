@@ -1,5 +1,6 @@
 //! Containers: their lives from Create to DeleteContainerState (GCS bridge protocol §6).
 
+mod hot;
 mod removal;
 pub(crate) mod sandbox;
 pub(crate) mod spec;
@@ -10,7 +11,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use cofferdam_mounting::mount_point;
 use cofferdam_protocol::message::{
     ContainerConfig, ContainerNotification, NotificationType, ProcessParameters, SchemaVersion,
 };
+use hot::HotMounts;
 use removal::remove_cgroup;
 use rustix::process::Signal;
 use sandbox::Staged;
@@ -50,6 +52,9 @@ pub(crate) struct Container {
     activity_id: String,
     bundle: PathBuf,
     scratch: Option<PathBuf>,
+    /// Whose `sandbox://` directories its mounts mean.
+    sandbox_root: OnceLock<PathBuf>,
+    hot: HotMounts,
     state: Mutex<State>,
     notify: Notify,
 }
@@ -126,6 +131,8 @@ impl Containers {
             activity_id: activity_id.to_owned(),
             bundle,
             scratch,
+            sandbox_root: OnceLock::new(),
+            hot: HotMounts::default(),
             state: Mutex::new(State {
                 phase: Phase::Creating,
                 init: None,
@@ -167,6 +174,7 @@ impl Containers {
                 }
             },
         };
+        let sandbox_root = container.sandbox_root.get_or_init(|| sandbox_root);
         let mut completed = spec::complete(id, spec)?;
         for line in &completed.removed {
             tracing::warn!(container = id, "not used from the container's document: {line}");
@@ -174,7 +182,7 @@ impl Containers {
         // The binds end with this function: by then the container has its own.
         let mut staged = Staged::default();
         for (index, path) in &completed.sandbox_mounts {
-            let place = staged.bind(id, *index, &sandbox::resolve(&sandbox_root, path)?)?;
+            let place = staged.bind(id, *index, &sandbox::resolve(sandbox_root, path)?)?;
             completed.spec["mounts"][*index]["source"] = place.display().to_string().into();
         }
         write_document(&container.bundle, &completed.spec)?;

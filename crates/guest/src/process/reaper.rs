@@ -75,6 +75,13 @@ impl Reaper {
         }
     }
 
+    /// Looks at process `pid` while nobody waits for it, so that the pid is no stranger's. `None` if it is not
+    /// registered, or has been waited for.
+    pub(crate) fn while_unreaped<T>(&self, pid: u32, look: impl FnOnce() -> T) -> Option<T> {
+        let handlers = self.lock();
+        handlers.contains_key(&pid.cast_signed()).then(look)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, OnExit>> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }

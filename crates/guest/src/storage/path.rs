@@ -9,10 +9,24 @@ const PATH_BYTES: usize = 4095;
 /// Directories the agent itself stands on; nothing is mounted on them or below them.
 const RESERVED: [&str; 5] = ["/dev", "/proc", "/sys", "/run/cofferdam", "/init"];
 
+/// Directories of a container that are its runtime's and its kernel's; nothing is mounted on them or below them
+/// while it runs. runc refuses /proc too.
+pub(crate) const RUNTIME_OWN: [&str; 3] = ["/dev", "/proc", "/sys"];
+
 /// The guest path of a request: absolute, normalised (no `.`, `..`, doubled or trailing `/`), not the root and
 /// not one of the agent's own directories.
 pub(crate) fn guest_path(text: &str) -> Result<PathBuf> {
-    let refuse = |why: &str| Err(AgentError::Invalid(format!("guest path {text:?}: {why}")));
+    checked("guest path", text, &RESERVED, "it belongs to the agent")
+}
+
+/// Where in a running container something may be mounted: as [`guest_path`], with that container's own directories.
+pub(crate) fn container_path(text: &str) -> Result<PathBuf> {
+    let why = "it belongs to the container's runtime";
+    checked("destination", text, &RUNTIME_OWN, why)
+}
+
+fn checked(what: &str, text: &str, reserved: &[&str], whose: &str) -> Result<PathBuf> {
+    let refuse = |why: &str| Err(AgentError::Invalid(format!("{what} {text:?}: {why}")));
     if !text.starts_with('/') {
         return refuse("it must be absolute");
     }
@@ -29,11 +43,11 @@ pub(crate) fn guest_path(text: &str) -> Result<PathBuf> {
     {
         return refuse("it must be normalised");
     }
-    if RESERVED
+    if reserved
         .iter()
         .any(|reserved| Path::new(text).starts_with(reserved))
     {
-        return refuse("it belongs to the agent");
+        return refuse(whose);
     }
     Ok(PathBuf::from(text))
 }
@@ -80,6 +94,16 @@ mod tests {
             assert_eq!(guest_path(path).unwrap_err().code(), 0x8007_0057, "{path:?}");
         }
         assert!(guest_path(&format!("/{}", "x".repeat(5000))).is_err());
+    }
+
+    #[test]
+    fn a_container_has_its_own_directories_and_may_use_the_agents_names() {
+        for path in ["/run/cofferdam/x", "/init", "/data", "/devices"] {
+            assert_eq!(container_path(path).unwrap(), PathBuf::from(path), "{path}");
+        }
+        for path in ["/", "/dev/shm", "/proc", "/sys/x", "/a/../b", "a", "/a/"] {
+            assert_eq!(container_path(path).unwrap_err().code(), 0x8007_0057, "{path:?}");
+        }
     }
 
     #[test]

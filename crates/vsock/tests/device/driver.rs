@@ -23,16 +23,18 @@ use vmm_sys_util::{
 
 pub(crate) const RX: usize = 0;
 pub(crate) const TX: usize = 1;
-/// Small, so that queues run full.
+/// What a queue has where nothing else is said: little, so that it runs full.
 pub(crate) const QUEUE_SIZE: u16 = 8;
+/// The most a queue may have.
+pub(crate) const LARGE_QUEUE_SIZE: u16 = 1024;
 pub(crate) const RX_BUFFER_BYTES: u32 = 4096;
 pub(crate) const TX_BUFFER_BYTES: u32 = 66 << 10;
 pub(crate) const HEADER_BYTES: usize = 44;
 
 /// Where the guest's memory is in the "hypervisor".
 const HOST_BASE: u64 = 0x7000_0000_0000;
-const MEMORY_BYTES: u64 = 4 << 20;
-const QUEUE_AREA_BYTES: u64 = 0x4000;
+pub(crate) const MEMORY_BYTES: u64 = 4 << 20;
+const QUEUE_AREA_BYTES: u64 = 0x8000;
 const BUFFERS_AT: u64 = 0x10_0000;
 
 const F_VERSION_1: u64 = 1 << 32;
@@ -51,6 +53,7 @@ pub(crate) struct Queue {
     pub(crate) desc: u64,
     pub(crate) avail: u64,
     pub(crate) used: u64,
+    pub(crate) size: u16,
     pub(crate) avail_idx: u16,
     used_seen: u16,
     free: Vec<u16>,
@@ -119,8 +122,9 @@ impl Driver {
                 .unwrap();
             self.queues.push(Queue {
                 desc: base,
-                avail: base + 0x1000,
-                used: base + 0x2000,
+                avail: base + 0x4000,
+                used: base + 0x5000,
+                size: QUEUE_SIZE,
                 avail_idx: 0,
                 used_seen: 0,
                 free: (0..QUEUE_SIZE).collect(),
@@ -138,11 +142,11 @@ impl Driver {
     pub(crate) fn start_queue(&mut self, index: usize, base: u16) {
         let queue = &self.queues[index];
         let frontend = &mut self.frontend;
-        frontend.set_vring_num(index, QUEUE_SIZE).unwrap();
+        frontend.set_vring_num(index, queue.size).unwrap();
         frontend.set_vring_base(index, base).unwrap();
         let addresses = VringConfigData {
-            queue_max_size: QUEUE_SIZE,
-            queue_size: QUEUE_SIZE,
+            queue_max_size: LARGE_QUEUE_SIZE,
+            queue_size: queue.size,
             flags: 0,
             desc_table_addr: HOST_BASE + queue.desc,
             used_ring_addr: HOST_BASE + queue.used,
@@ -155,6 +159,17 @@ impl Driver {
         frontend.set_vring_enable(index, true).unwrap();
         // Every change has been made when this is answered.
         frontend.get_features().unwrap();
+    }
+
+    /// Starts a queue anew with another size; what is in it is forgotten.
+    pub(crate) fn resize_queue(&mut self, index: usize, size: u16) {
+        self.stop_queue(index);
+        let queue = &mut self.queues[index];
+        (queue.size, queue.avail_idx, queue.used_seen) = (size, 0, 0);
+        for at in [queue.avail, queue.used] {
+            self.memory.write_slice(&[0; 0x1000], GuestAddress(at)).unwrap();
+        }
+        self.start_queue(index, 0);
     }
 
     /// Stops a queue; returns where.
@@ -205,13 +220,13 @@ impl Driver {
     pub(crate) fn offer(&mut self, index: usize, head: u16) {
         let queue = &mut self.queues[index];
         let old = queue.avail_idx;
-        let at = queue.avail + 4 + u64::from(old % QUEUE_SIZE) * 2;
+        let at = queue.avail + 4 + u64::from(old % queue.size) * 2;
         queue.avail_idx = old.wrapping_add(1);
-        let (new, avail, used) = (queue.avail_idx, queue.avail, queue.used);
+        let (new, avail, used, size) = (queue.avail_idx, queue.avail, queue.used, queue.size);
         self.store(at, head);
         self.store(avail + 2, new);
         fence(Ordering::SeqCst);
-        let wanted_at = self.load(used + 4 + u64::from(QUEUE_SIZE) * 8);
+        let wanted_at = self.load(used + 4 + u64::from(size) * 8);
         let wanted = new.wrapping_sub(wanted_at).wrapping_sub(1) < new.wrapping_sub(old);
         if !self.event_idx || wanted {
             self.kick(index);
@@ -224,11 +239,12 @@ impl Driver {
 
     /// The next used buffer, if there is one: slot and length.
     pub(crate) fn used(&mut self, index: usize) -> Option<(u16, u32)> {
-        let (used, seen) = (self.queues[index].used, self.queues[index].used_seen);
+        let queue = &self.queues[index];
+        let (used, seen, size) = (queue.used, queue.used_seen, queue.size);
         if self.load(used + 2) == seen {
             return None;
         }
-        let at = used + 4 + u64::from(seen % QUEUE_SIZE) * 8;
+        let at = used + 4 + u64::from(seen % size) * 8;
         let slot: u32 = self.memory.read_obj(GuestAddress(at)).unwrap();
         let length: u32 = self.memory.read_obj(GuestAddress(at + 4)).unwrap();
         self.queues[index].used_seen = seen.wrapping_add(1);
@@ -241,7 +257,7 @@ impl Driver {
         loop {
             // `used_event`: interrupt at the next one.
             let queue = &self.queues[index];
-            self.store(queue.avail + 4 + u64::from(QUEUE_SIZE) * 2, queue.used_seen);
+            self.store(queue.avail + 4 + u64::from(queue.size) * 2, queue.used_seen);
             fence(Ordering::SeqCst);
             if let Some(used) = self.used(index) {
                 return Some(used);

@@ -13,7 +13,7 @@ use std::{
 use cofferdam_vsock::{VhostUserVsock, VsockError, VsockListener};
 
 use crate::{
-    driver::{Driver, QUEUE_SIZE, TX},
+    driver::{Driver, LARGE_QUEUE_SIZE, TX},
     guest::{GUEST_CID, PORT},
     rig::{Rig, pattern, read_to_end, within},
 };
@@ -117,10 +117,11 @@ fn a_guest_that_never_pauses_does_not_hold_up_the_drop() {
     flood.join().unwrap();
 }
 
-/// Offers the same headers over and over, as fast as they are taken and faster than the device can ask for more.
+/// Offers the same headers over and over in a large queue, faster than the device can get to its end.
 fn flood(driver: &mut Driver, stop: &AtomicBool) {
-    for slot in 0..QUEUE_SIZE {
-        driver.describe(TX, slot, Driver::buffer(TX, slot), 44, 0, 0);
+    driver.resize_queue(TX, LARGE_QUEUE_SIZE);
+    for slot in 0..LARGE_QUEUE_SIZE {
+        driver.describe(TX, slot, Driver::buffer(TX, 0), 44, 0, 0);
         driver.offer(TX, slot);
     }
     while !stop.load(Ordering::Relaxed) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    driver::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Driver, HEADER_BYTES, QUEUE_SIZE, RX, TX},
+    driver::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Driver, HEADER_BYTES, MEMORY_BYTES, QUEUE_SIZE, RX, TX},
     guest::{DATA, Guest, packet},
     rig::{Rig, pattern, read_to_end},
 };
@@ -77,6 +77,21 @@ fn a_queue_that_cannot_be_followed_ends_the_streams_and_works_when_set_up_anew()
         assert_eq!(guest.driver.config(), 3, "{what}");
         works_after_a_reset(&mut rig, guest);
     }
+}
+
+#[test]
+fn a_queue_that_reaches_beyond_memory_does_not_stop_the_device() {
+    let mut rig = Rig::new();
+    let (mut guest, _host) = rig.connect();
+    let driver = &mut guest.driver;
+    driver.stop_queue(TX);
+    // Its index can be read, its entries cannot.
+    driver.queues[TX].avail = MEMORY_BYTES - 4;
+    driver.start_queue(TX, 0);
+    driver.store(MEMORY_BYTES - 2, 1);
+    driver.kick(TX);
+    std::thread::sleep(Duration::from_millis(50));
+    works_after_a_reset(&mut rig, guest);
 }
 
 /// Describes a buffer in this slot.

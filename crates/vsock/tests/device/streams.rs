@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use vm_memory::{Bytes, GuestAddress};
+
 use crate::{
-    driver::{Driver, RX, TX},
-    guest::{CREDIT_REQUEST, Guest, SHUTDOWN},
+    driver::{Driver, LARGE_QUEUE_SIZE, LIMIT, RX, TX},
+    guest::{CREDIT_REQUEST, DATA, Guest, SHUTDOWN, packet},
     rig::{Rig, pattern, read_to_end},
 };
 
@@ -78,6 +80,30 @@ fn a_packet_that_finds_no_buffer_is_sent_when_there_is_one() {
 }
 
 #[test]
+fn one_notification_is_enough_for_a_full_queue() {
+    let rig = Rig::new();
+    let mut driver = rig.driver();
+    driver.resize_queue(TX, LARGE_QUEUE_SIZE);
+    let refused = packet(7, DATA, 0, 0, (0, 0), &[]);
+    driver
+        .memory
+        .write_slice(&refused, GuestAddress(Driver::buffer(TX, 0)))
+        .unwrap();
+    for slot in 0..LARGE_QUEUE_SIZE {
+        driver.describe(TX, slot, Driver::buffer(TX, 0), refused.len() as u32, 0, 0);
+        driver.store(driver.queues[TX].avail + 4 + u64::from(slot) * 2, slot);
+    }
+    driver.store(driver.queues[TX].avail + 2, LARGE_QUEUE_SIZE);
+    driver.kick(TX);
+    for slot in 0..LARGE_QUEUE_SIZE {
+        let (used, _) = driver
+            .wait_used(TX, LIMIT)
+            .unwrap_or_else(|| panic!("stuck at {slot}"));
+        assert_eq!(used, slot);
+    }
+}
+
+#[test]
 fn a_paused_vm_goes_on_where_it_stopped() {
     let mut rig = Rig::new();
     let (mut guest, mut host) = rig.connect();
@@ -109,7 +135,8 @@ fn a_guest_that_boots_anew_has_none_of_its_old_streams() {
         guest.driver.stop_queue(queue);
     }
     guest.driver.set_up_queues();
-    let mut guest = Guest::dial(guest.driver, 7);
+    // Another port: a connection of the same ports would end the old one by itself.
+    let mut guest = Guest::dial(guest.driver, 8);
     assert_eq!(read_to_end(&mut host), b"last words");
     let mut host = rig.accept();
     guest.send(b"hello");
