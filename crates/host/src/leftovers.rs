@@ -12,10 +12,7 @@ use cofferdam_ledger::{
     address::ScsiAddress,
     request::{DiskKind, GuestRequest, HostRequest},
 };
-use cofferdam_mounting::{
-    mount_point,
-    mountinfo::{self, Mount},
-};
+use cofferdam_mounting::mountinfo::{self, Mount};
 
 use crate::{
     Owner,
@@ -105,9 +102,9 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
     Ok(found)
 }
 
-/// Frees everything that [`find()`] lists: ends the container, unmounts, detaches, ends exports, in this order. What
-/// cannot be freed keeps what comes after it, which it may stand on; it can be repeated until nothing is left. The owner
-/// must be gone.
+/// Frees everything that [`find()`] lists: ends the container, unmounts, detaches, ends exports, in this order. Goes on
+/// past failures, but takes nothing from below what could not be freed. It can be repeated until nothing is left. The
+/// owner must be gone.
 ///
 /// A directory that was there, empty, before something was mounted on it is removed too: the journal cannot tell.
 ///
@@ -116,9 +113,11 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
 pub fn clear(replay: &Replay, owner: &Owner) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for leftover in find(replay, owner)? {
-        let failed = outcomes.iter().find(|earlier| earlier.result.is_err());
+        let failed = outcomes
+            .iter()
+            .find(|earlier| earlier.result.is_err() && uses_everything(&earlier.leftover, replay));
         let result = match failed {
-            // They stand on each other: what is below something that stays would lose what is not written yet.
+            // What is taken from below something that stays would lose what is not written yet.
             Some(stays) => Err(HostError::Busy {
                 what: leftover.to_string(),
                 holder: format!("{} has to go first", stays.leftover),
@@ -133,6 +132,21 @@ pub fn clear(replay: &Replay, owner: &Owner) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
+/// Whether it stands on everything else: a container, or the overlay of its layers.
+fn uses_everything(leftover: &Leftover, replay: &Replay) -> bool {
+    let is_root = |path: &Path, request: &Request| match request {
+        Request::Guest(GuestRequest::CombineLayers { root, .. }) => {
+            mounts::existing(root.as_ref()).is_ok_and(|place| place.as_deref() == Some(path))
+        }
+        _ => false,
+    };
+    match leftover {
+        Leftover::Container(_) => true,
+        Leftover::Mount(path) => replay.held.values().any(|(request, _)| is_root(path, request)),
+        _ => false,
+    }
+}
+
 fn free(leftover: &Leftover, owner: &Owner) -> Result<()> {
     match leftover {
         Leftover::Container(_) => match LocalContainer::left_by(owner)? {
@@ -140,12 +154,21 @@ fn free(leftover: &Leftover, owner: &Owner) -> Result<()> {
             None => Ok(()),
         },
         Leftover::Mount(path) => {
-            mount_point::unmount_all(path)?;
+            mounts::unmount(path)?;
             remove_if_empty(path)
         }
         Leftover::MountPoint(path) => remove_if_empty(path),
         Leftover::Loop { address, .. } => loops::detach(owner, *address),
-        Leftover::Export { address, .. } => export::clear(owner, *address),
+        Leftover::Export { path, address } => {
+            let mut devices = loops::of_owner(owner)?.into_iter();
+            if let Some(device) = devices.find(|device| device.address == *address) {
+                return Err(HostError::Busy {
+                    what: format!("export {}", path.display()),
+                    holder: format!("{} is attached to it", device.node.display()),
+                });
+            }
+            export::clear(owner, *address)
+        }
     }
 }
 

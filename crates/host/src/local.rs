@@ -1,6 +1,6 @@
 //! The host as both parties of a driver: it attaches, and it mounts.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use cofferdam_backend::{Backend, BackendError, BoxListener, Devices, VmExit};
@@ -8,6 +8,7 @@ use cofferdam_ledger::{
     address::{Limits, MAX_SCSI_CONTROLLERS},
     request::{GuestRequest, HostRequest},
 };
+use cofferdam_mounting::mountinfo;
 use cofferdam_vm::{Guest, GuestError};
 use tokio::sync::watch;
 
@@ -59,6 +60,23 @@ impl LocalHost {
             vpmem_devices: 0,
             vpmem_max_bytes: 0,
         }
+    }
+
+    /// Whether a bundle is free: a container's root is mounted in it, and its scratch, so it serves one at a time.
+    ///
+    /// # Errors
+    /// [`HostError::Busy`] with what is mounted there; the system's.
+    pub fn check_bundle(bundle: &Path) -> Result<()> {
+        for name in ["rootfs", "scratch"] {
+            let place = bundle.join(name);
+            if mountinfo::is_mounted(&place)? {
+                return Err(HostError::Busy {
+                    what: format!("the bundle {}", bundle.display()),
+                    holder: format!("something is mounted on {}", place.display()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Steps wait for the kernel and for other programs, so they have threads of their own.
