@@ -221,6 +221,7 @@ impl State {
         Ok(Properties {
             process_list,
             metrics: Some(serde_json::json!({"pids": {"current": 1}})),
+            ..Properties::default()
         })
     }
 

@@ -141,6 +141,8 @@ pub enum PropertyType {
     ProcessList,
     /// The container's resource figures.
     Statistics,
+    /// The mounts that were made in the VM since its agent started. An extension of this project, for the VM itself.
+    Mounts,
     /// A name nobody here knows: to be ignored with a warning.
     #[serde(other)]
     Unknown,
@@ -154,6 +156,20 @@ pub struct GetPropertiesReply {
     pub properties: InString<Properties>,
 }
 
+/// One mount of the VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VmMount {
+    /// Where.
+    pub path: String,
+    /// What, as it was given to the kernel.
+    pub source: String,
+    /// File system type.
+    pub fs_type: String,
+    /// Without the right to write.
+    pub read_only: bool,
+}
+
 /// Properties of a container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -164,6 +180,9 @@ pub struct Properties {
     /// Resource figures: a cgroup v1 metrics message as JSON (`pids`, `cpu`, `memory`, …).
     #[serde(rename = "LCOWMetrics", skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Value>,
+    /// Mounts of the VM, where they were asked for and the guest knows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<VmMount>,
 }
 
 /// One process of a container.
