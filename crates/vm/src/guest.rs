@@ -56,11 +56,11 @@ impl GuestError {
 impl Guest for Bridge {
     async fn perform(&self, request: &GuestRequest) -> Result<(), GuestError> {
         let settings = guest_settings(request);
-        match request.container() {
-            Some(container) => self.modify_container(container, settings).await?,
-            None => self.modify(settings).await?,
-        }
-        Ok(())
+        let done = match request.container() {
+            Some(container) => self.modify_container(container, settings).await,
+            None => self.modify(settings).await,
+        };
+        Ok(done?)
     }
 
     fn check_container_mounts(&self) -> Result<(), GuestError> {

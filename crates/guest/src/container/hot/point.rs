@@ -132,10 +132,7 @@ impl<'a> Root<'a> {
             ));
         }
         let found = fstatfs(file).during(|| format!("looking at {}", place.display()))?;
-        // The field's type depends on the C library.
-        #[allow(clippy::unnecessary_cast, reason = "it is no i64 everywhere")]
-        let kind = found.f_type as i64;
-        if let Some((_, name)) = KERNEL_OWN.iter().find(|(magic, _)| *magic == kind) {
+        if let Some((_, name)) = KERNEL_OWN.iter().find(|(magic, _)| *magic == found.f_type) {
             return refuse(format!(
                 "it leads to {} on {name}, which is the kernel's",
                 place.display()
