@@ -288,3 +288,42 @@ async fn two_running_containers_share_a_disk_and_the_end_of_one_leaves_it_to_the
     b.end(&pod).await;
     pod.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+async fn many_additions_and_removals_in_parallel_leave_nothing() {
+    const ROUNDS: usize = 12;
+    let pod = Pod::boot().await;
+    pod.directory("dir", &[("f", "inside")]);
+    pod.disk("disk.img", "on the disk");
+    let mut container = pod.container("a").await;
+    let before = pod.mounts().await;
+    for round in 0..ROUNDS {
+        let options: &[&str] = if round % 2 == 0 { &["ro"] } else { &[] };
+        let added = tokio::join!(
+            container.add("bind", "dir", "/dir", options),
+            container.add("bind", "dir/f", "/file", options),
+            container.add("virtual-disk", "disk.img", "/disk", options),
+        );
+        let index = added.0.unwrap().index;
+        assert!(index >= 4 + 3 * round, "a number is never used again: {index}");
+        (added.1.unwrap(), added.2.unwrap());
+        assert_eq!(
+            container.prints("cat /dir/f /file /disk/f").await,
+            "insideinsideon the disk"
+        );
+        let removed = tokio::join!(
+            container.remove("/dir"),
+            container.remove("/file"),
+            container.remove("/disk")
+        );
+        (removed.0.unwrap(), removed.1.unwrap(), removed.2.unwrap());
+        assert_eq!(pod.mounts().await, before, "round {round}");
+    }
+    assert_eq!(
+        container.prints("ls -d /dir /file /disk 2>/dev/null; true").await,
+        ""
+    );
+    container.end(&pod).await;
+    pod.end().await;
+}
