@@ -62,6 +62,8 @@ async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<Ended
         .bundle
         .canonicalize()
         .with_context(|| format!("looking for the bundle {}", args.bundle.display()))?;
+    // Another container's scratch may cover the folder with the image, which would be missing to the plan.
+    LocalHost::check_bundle(&bundle).map_err(told)?;
     let mut spec = spec_at(&bundle.join("config.json"))?;
     if args.tty {
         spec = spec.with_terminal();

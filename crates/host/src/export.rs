@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use crate::{
     Owner,
     error::{During, HostError, Result},
+    files::remove_file,
     processes::{self, Process},
 };
 
@@ -65,12 +66,7 @@ impl Files {
 
     fn remove(&self) -> Result<()> {
         for file in [&self.export, &self.log, &self.pid] {
-            match fs::remove_file(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).during(|| format!("removing {}", file.display()));
-                }
-                _ => {}
-            }
+            remove_file(file)?;
         }
         Ok(())
     }
@@ -85,9 +81,10 @@ pub(crate) fn start(
     read_only: bool,
 ) -> Result<(Export, PathBuf)> {
     let files = Files::of(owner, address);
-    let started = spawn(owner, &files, image, format, read_only).and_then(|daemon| {
+    let arguments = description(image, &files.export, format, read_only)?;
+    let started = spawn(owner, &files, &arguments).and_then(|daemon| {
         let mut export = Export { daemon };
-        match export.until_ready(&files, image) {
+        match export.until_ready(&files, image, &arguments) {
             Ok(()) => Ok(export),
             Err(error) => {
                 let _ = export.end();
@@ -105,13 +102,12 @@ pub(crate) fn start(
     }
 }
 
-fn spawn(owner: &Owner, files: &Files, image: &Path, format: ImageFormat, read_only: bool) -> Result<Child> {
+fn spawn(owner: &Owner, files: &Files, [block, export]: &[String; 2]) -> Result<Child> {
     fs::create_dir_all(owner.exports()).during(|| format!("making {}", owner.exports().display()))?;
     fs::File::create(&files.export).during(|| format!("making {}", files.export.display()))?;
     let log = fs::File::create(&files.log).during(|| format!("making {}", files.log.display()))?;
-    let [block, export] = description(image, &files.export, format, read_only)?;
     let spawned = Command::new(PROGRAM)
-        .args(["--blockdev", &block, "--export", &export, "--pidfile"])
+        .args(["--blockdev", block, "--export", export, "--pidfile"])
         .arg(&files.pid)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -176,14 +172,14 @@ fn description(image: &Path, export: &Path, format: ImageFormat, read_only: bool
 }
 
 impl Export {
-    fn until_ready(&mut self, files: &Files, image: &Path) -> Result<()> {
+    fn until_ready(&mut self, files: &Files, image: &Path, arguments: &[String]) -> Result<()> {
         let action = || format!("showing {} as a file with {PROGRAM}", image.display());
         let start = Instant::now();
         loop {
             if let Some(status) = self.daemon.try_wait().during(action)? {
                 return Err(HostError::Refused {
                     action: action(),
-                    reason: format!("{status}: {}", words(&files.log)),
+                    reason: format!("{status}: {}", words(&files.log, arguments)),
                 });
             }
             // It is written once everything else has been done.
@@ -231,6 +227,9 @@ impl Export {
 /// Ends exports at an address that another process started, and removes their files. What is absent counts as done.
 pub(crate) fn clear(owner: &Owner, address: ScsiAddress) -> Result<()> {
     let files = Files::of(owner, address);
+    // A daemon that its owner had just begun to start is not seen yet; without its file it gets nowhere. While the
+    // file is a mount it stays, and its daemon is seen.
+    let _ = files.remove();
     for daemon in daemons(&files.export)? {
         daemon.end(END_LIMIT)?;
     }
@@ -295,11 +294,15 @@ fn clear_files(files: &Files) -> Result<()> {
     files.remove()
 }
 
-/// The end of what the daemon said.
-fn words(log: &Path) -> String {
+/// The end of what the daemon said, without the arguments it repeats.
+fn words(log: &Path, arguments: &[String]) -> String {
     let text = fs::read(log).unwrap_or_default();
     let tail = &text[text.len().saturating_sub(WORDS)..];
-    String::from_utf8_lossy(tail).trim().to_owned()
+    let text = String::from_utf8_lossy(tail).into_owned();
+    let shorter = arguments
+        .iter()
+        .fold(text, |text, argument| text.replace(&format!(" {argument}:"), ""));
+    shorter.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! What a killed owner left on the host, found from its journal and from the system, and freed.
 
-use std::{collections::BTreeSet, fmt, fs, io, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use cofferdam_journal::{Held, Replay};
 use cofferdam_ledger::{
@@ -8,16 +12,15 @@ use cofferdam_ledger::{
     address::ScsiAddress,
     request::{DiskKind, GuestRequest, HostRequest},
 };
-use cofferdam_mounting::{
-    mount_point,
-    mountinfo::{self, Mount},
-};
+use cofferdam_mounting::mountinfo::{self, Mount};
 
 use crate::{
     Owner,
     disks::device_number,
-    error::{During, Result},
-    export, loops, mounts,
+    error::{HostError, Result},
+    export,
+    files::remove_mount_point,
+    loops, mounts,
     runtime::LocalContainer,
 };
 
@@ -100,7 +103,8 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
 }
 
 /// Frees everything that [`find()`] lists: ends the container, unmounts, detaches, ends exports, in this order. Goes on
-/// past failures, and can be repeated until nothing is left. The owner must be gone.
+/// past failures, but takes nothing from below what could not be freed. It can be repeated until nothing is left. The
+/// owner must be gone.
 ///
 /// A directory that was there, empty, before something was mounted on it is removed too: the journal cannot tell.
 ///
@@ -109,13 +113,38 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
 pub fn clear(replay: &Replay, owner: &Owner) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for leftover in find(replay, owner)? {
-        let result = free(&leftover, owner);
+        let failed = outcomes
+            .iter()
+            .find(|earlier| earlier.result.is_err() && uses_everything(&earlier.leftover, replay));
+        let result = match failed {
+            // What is taken from below something that stays would lose what is not written yet.
+            Some(stays) => Err(HostError::Busy {
+                what: leftover.to_string(),
+                holder: format!("{} has to go first", stays.leftover),
+            }),
+            None => free(&leftover, owner),
+        };
         outcomes.push(Outcome { leftover, result });
     }
     if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
         owner.tidy()?;
     }
     Ok(outcomes)
+}
+
+/// Whether it stands on everything else: a container, or the overlay of its layers.
+fn uses_everything(leftover: &Leftover, replay: &Replay) -> bool {
+    let is_root = |path: &Path, request: &Request| match request {
+        Request::Guest(GuestRequest::CombineLayers { root, .. }) => {
+            mounts::existing(root.as_ref()).is_ok_and(|place| place.as_deref() == Some(path))
+        }
+        _ => false,
+    };
+    match leftover {
+        Leftover::Container(_) => true,
+        Leftover::Mount(path) => replay.held.values().any(|(request, _)| is_root(path, request)),
+        _ => false,
+    }
 }
 
 fn free(leftover: &Leftover, owner: &Owner) -> Result<()> {
@@ -125,12 +154,21 @@ fn free(leftover: &Leftover, owner: &Owner) -> Result<()> {
             None => Ok(()),
         },
         Leftover::Mount(path) => {
-            mount_point::unmount_all(path)?;
+            mounts::unmount(path)?;
             remove_if_empty(path)
         }
         Leftover::MountPoint(path) => remove_if_empty(path),
         Leftover::Loop { address, .. } => loops::detach(owner, *address),
-        Leftover::Export { address, .. } => export::clear(owner, *address),
+        Leftover::Export { path, address } => {
+            let mut devices = loops::of_owner(owner)?.into_iter();
+            if let Some(device) = devices.find(|device| device.address == *address) {
+                return Err(HostError::Busy {
+                    what: format!("export {}", path.display()),
+                    holder: format!("{} is attached to it", device.node.display()),
+                });
+            }
+            export::clear(owner, *address)
+        }
     }
 }
 
@@ -194,21 +232,15 @@ impl Ours {
     }
 }
 
-fn is_empty_directory(path: &PathBuf) -> bool {
+fn is_empty_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
         && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-fn remove_if_empty(path: &PathBuf) -> Result<()> {
-    match fs::remove_dir(path) {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Err(error).during(|| format!("removing mount point {}", path.display()))
-        }
-        _ => Ok(()),
+/// A directory that is not empty was there before.
+fn remove_if_empty(path: &Path) -> Result<()> {
+    match remove_mount_point(path) {
+        Err(HostError::Io { source, .. }) if source.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        outcome => outcome,
     }
 }

@@ -23,6 +23,7 @@
 mod disks;
 mod error;
 mod export;
+mod files;
 mod ioctl;
 mod leftovers;
 mod local;

@@ -1,6 +1,6 @@
 //! The host as both parties of a driver: it attaches, and it mounts.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use cofferdam_backend::{Backend, BackendError, BoxListener, Devices, VmExit};
@@ -8,6 +8,7 @@ use cofferdam_ledger::{
     address::{Limits, MAX_SCSI_CONTROLLERS},
     request::{GuestRequest, HostRequest},
 };
+use cofferdam_mounting::mountinfo;
 use cofferdam_vm::{Guest, GuestError};
 use tokio::sync::watch;
 
@@ -15,6 +16,7 @@ use crate::{
     Owner,
     disks::Disks,
     error::{During, HostError, Result},
+    files::remove_file,
     mounts::Mounts,
 };
 
@@ -60,6 +62,23 @@ impl LocalHost {
         }
     }
 
+    /// Whether a bundle is free: a container's root is mounted in it, and its scratch, so it serves one at a time.
+    ///
+    /// # Errors
+    /// [`HostError::Busy`] with what is mounted there; the system's.
+    pub fn check_bundle(bundle: &Path) -> Result<()> {
+        for name in ["rootfs", "scratch"] {
+            let place = bundle.join(name);
+            if mountinfo::is_mounted(&place)? {
+                return Err(HostError::Busy {
+                    what: format!("the bundle {}", bundle.display()),
+                    holder: format!("something is mounted on {}", place.display()),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Steps wait for the kernel and for other programs, so they have threads of their own.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -84,7 +103,7 @@ impl Inner {
                 read_only,
             } => self.disks.attach(address, &path, kind, read_only),
             HostRequest::DetachScsi { address } => self.disks.detach(address),
-            HostRequest::DeleteFile { path } => delete(&path),
+            HostRequest::DeleteFile { path } => remove_file(&path),
             // Nothing can have been added, so nothing is there.
             HostRequest::DetachVpmem { .. } | HostRequest::RemoveShare { .. } => Ok(()),
             HostRequest::AttachVpmem { .. } => Err(HostError::Unsupported(
@@ -125,15 +144,6 @@ impl Inner {
                 "there is neither persistent memory nor a share without a utility VM".to_owned(),
             )),
         }
-    }
-}
-
-fn delete(path: &PathBuf) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).during(|| format!("deleting {}", path.display()))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     fs::{self, File, OpenOptions},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -29,9 +30,13 @@ use crate::{
 const CONTROL: &str = "/dev/loop-control";
 const BLOCK: &str = "/sys/block";
 /// How often another process may take the free device first.
-const TRIES: usize = 64;
+const TRIES: u32 = 100;
+/// Everybody is told of the same free device, so of many that ask at once only one would get it each time.
+static FREE: Mutex<()> = Mutex::new(());
 /// How long a device may take to go once nobody of ours uses it: others look at new devices for a moment.
 const GONE_LIMIT: Duration = Duration::from_secs(3);
+/// How long another process that was faster is let go ahead.
+const TURN: Duration = Duration::from_millis(2);
 const POLL: Duration = Duration::from_millis(5);
 
 /// How a file becomes a device.
@@ -78,6 +83,7 @@ pub(crate) fn attach(owner: &Owner, address: ScsiAddress, path: &Path, shape: Sh
     let info = Info::new(shape.size_bytes, flags, owner.mark(address));
     let fd = u32::try_from(image.as_raw_fd()).map_err(|_| Errno::BADF);
     let config = Config::new(fd.during(|| "naming a descriptor".to_owned())?, info);
+    let _turn = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..TRIES {
         let number = ioctl::free_number(&control).during(|| "looking for a free loop device".to_owned())?;
         let node = PathBuf::from(format!("/dev/loop{number}"));
@@ -90,8 +96,8 @@ pub(crate) fn attach(owner: &Owner, address: ScsiAddress, path: &Path, shape: Sh
             Ok(()) => {
                 return Ok(LoopDevice { node, _open: device });
             }
-            // Somebody else was faster.
-            Err(Errno::BUSY) => {}
+            // Another process was faster.
+            Err(Errno::BUSY) => thread::sleep(TURN),
             outcome => outcome.during(|| format!("attaching {} to {}", path.display(), node.display()))?,
         }
     }

@@ -5,9 +5,12 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use cofferdam_mounting::{
+    MountError,
     filesystem::Filesystem,
     mount_point,
     overlay::{self, Overlay},
@@ -18,7 +21,12 @@ use crate::{
     Owner,
     disks::Node,
     error::{During, HostError, Result},
+    files::remove_mount_point,
 };
+
+/// How long a mount in use is given.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Mount points. A directory that was there before stays there: only one that was made is removed.
 #[derive(Debug, Default)]
@@ -52,7 +60,7 @@ impl Mounts {
         let Some(point) = existing(Path::new(path))? else {
             return Ok(());
         };
-        mount_point::unmount_all(&point)?;
+        unmount(&point)?;
         self.remove(&point)
     }
 
@@ -92,18 +100,24 @@ impl Mounts {
         if !self.made().contains(point) {
             return Ok(());
         }
-        match fs::remove_dir(point) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).during(|| format!("removing mount point {}", point.display()));
-            }
-            _ => {}
-        }
+        remove_mount_point(point)?;
         self.made().remove(point);
         Ok(())
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, BTreeSet<PathBuf>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Unmounts whatever is on a mount point. Processes of a container that was killed take a moment to let go.
+pub(crate) fn unmount(point: &Path) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match mount_point::unmount_all(point) {
+            Err(MountError::Busy { .. }) if start.elapsed() < BUSY_LIMIT => thread::sleep(POLL),
+            outcome => return Ok(outcome?),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     Owner,
     error::{During, HostError, Result},
+    files::remove_file,
     processes,
 };
 
@@ -153,13 +154,7 @@ impl LocalContainer {
         for directory in [self.owner.bundle(), self.owner.runtime_state()] {
             mount_point::remove_tree(&directory)?;
         }
-        let note = self.owner.runtime_note();
-        match fs::remove_file(&note) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).during(|| format!("removing {}", note.display()))
-            }
-            _ => Ok(()),
-        }
+        remove_file(&self.owner.runtime_note())
     }
 
     /// The container an owner left behind, if it had begun one.
@@ -189,6 +184,8 @@ impl LocalContainer {
 
     /// Kills the runtime's own process that its owner left, so that it starts nothing more, and then the container.
     pub(crate) fn end(&self) -> Result<()> {
+        // A runtime that its owner had just begun to start is not seen yet; without its spec it gets nowhere.
+        remove_file(&self.owner.bundle().join("config.json"))?;
         let state = self.owner.runtime_state();
         if let Some(name) = self.runtime.program.file_name().and_then(|name| name.to_str()) {
             let runs = processes::of_program(name, |words| {

@@ -12,7 +12,7 @@ use cofferdam_backend::{Backend, BackendError, BoxListener, BoxStream, VmExit};
 use cofferdam_bridge::{Bridge, BridgeError, Options};
 use cofferdam_protocol::ports;
 
-use crate::guest_log::GuestLog;
+use crate::{driver::DEATH_LIMIT, guest_log::GuestLog};
 
 /// How long things may take at boot.
 #[derive(Debug, Clone)]
@@ -97,7 +97,10 @@ pub(crate) async fn boot(backend: &Arc<dyn Backend>, options: &BootOptions) -> R
     backend.start().await?;
     let hypervisor = begun.elapsed();
     let stream = tokio::select! {
-        accepted = agent.accept() => accepted.map_err(BootError::Accept)?,
+        accepted = agent.accept() => match accepted {
+            Ok(stream) => stream,
+            Err(source) => return Err(not_accepted(backend, source).await),
+        },
         exit = backend.exited() => return Err(BootError::Died(exit)),
         () = tokio::time::sleep(options.agent_limit) => {
             return Err(BootError::Silent { limit: options.agent_limit, log: log.tail() });
@@ -115,6 +118,15 @@ pub(crate) async fn boot(backend: &Arc<dyn Backend>, options: &BootOptions) -> R
     };
     tracing::info!(?times, "the guest agent answers");
     Ok(Booted { bridge, log, times })
+}
+
+/// A listener fails because the hypervisor has let go of the streams, a moment before its process has ended: how that
+/// ended says more.
+async fn not_accepted(backend: &Arc<dyn Backend>, source: std::io::Error) -> BootError {
+    match tokio::time::timeout(DEATH_LIMIT, backend.exited()).await {
+        Ok(exit) => BootError::Died(exit),
+        Err(_) => BootError::Accept(source),
+    }
 }
 
 /// Follows every log stream the guest opens; an agent that re-executes itself opens another.

@@ -56,6 +56,8 @@ async fn a_step_that_hangs_goes_on_when_released_and_is_abandoned_when_dropped()
         let mut first = Box::pin(b.attach(DISK, "/a"));
         let mut second = Box::pin(b.attach(OTHER, "/b"));
         tokio::select! {
+            // In this order, so that the first is the first step.
+            biased;
             _ = &mut first => panic!("it should hang"),
             _ = &mut second => panic!("it should hang"),
             () = b.vm.faults().hanging(2) => {}

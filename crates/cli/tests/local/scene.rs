@@ -1,0 +1,270 @@
+//! Bundles whose layers are made here, of the host's own shell.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// Programs in the base layer.
+const PROGRAMS: [&str; 5] = ["/bin/sh", "/bin/cat", "/bin/sleep", "/bin/stty", "/bin/mount"];
+
+/// Where `run` records who owns what.
+pub(crate) const STATE: &str = "/run/cofferdam";
+
+/// A bundle in a directory of its own, with a container's name of its own.
+pub(crate) struct Scene {
+    dir: tempfile::TempDir,
+    pub(crate) id: String,
+    pub(crate) spec: Value,
+}
+
+/// Runs a tool that must succeed.
+pub(crate) fn succeed(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; run `cargo xtask setup`"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+impl Scene {
+    /// A container that runs a script.
+    pub(crate) fn new(script: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "process isolation needs root: run the process ring as root"
+        );
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("test-{}-{number}", std::process::id());
+        let mount = |destination: &str, kind: &str| json!({ "destination": destination, "type": kind, "source": kind });
+        let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
+        let spec = json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": { "uid": 0, "gid": 0 },
+                "cwd": "/",
+                "env": ["PATH=/bin"],
+                "args": ["/bin/sh", "-c", script],
+            },
+            "windows": { "layerFolders": ["upper", "base", "scratch"] },
+            "mounts": [
+                mount("/proc", "proc"),
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] },
+                { "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] },
+            ],
+            "linux": { "namespaces": namespaces },
+        });
+        let scene = Self {
+            dir: tempfile::tempdir().unwrap(),
+            id,
+            spec,
+        };
+        let fixed = ["-o", "subformat=fixed,force_size=on"];
+        scene.image("base/layer.vhd", &base_layer(), "vpc", &fixed);
+        let upper = tempfile::tempdir().unwrap();
+        fs::write(upper.path().join("upper"), "from the upper layer\n").unwrap();
+        scene.image("upper/layer.vhd", upper.path(), "vpc", &fixed);
+        let empty = tempfile::tempdir().unwrap();
+        scene.image("scratch/sandbox.vhdx", empty.path(), "vhdx", &[]);
+        scene
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where the owner of its container is recorded.
+    pub(crate) fn state(&self) -> PathBuf {
+        Path::new(STATE).join(&self.id)
+    }
+
+    pub(crate) fn mount(&mut self, entry: Value) {
+        self.spec["mounts"].as_array_mut().unwrap().push(entry);
+    }
+
+    /// An ext4 image of a directory.
+    pub(crate) fn image(&self, name: &str, content: &Path, format: &str, options: &[&str]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let raw = self.path("raw");
+        let _ = fs::remove_file(&raw);
+        succeed(
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4", "-F", "-d"])
+                .arg(content)
+                .arg(&raw)
+                .arg("16M"),
+        );
+        succeed(
+            Command::new("qemu-img")
+                .args(["convert", "-O", format])
+                .args(options)
+                .arg(&raw)
+                .arg(&path),
+        );
+        fs::remove_file(raw).unwrap();
+    }
+
+    /// The command that runs it, spec written.
+    pub(crate) fn command(&self) -> Command {
+        fs::write(
+            self.path("config.json"),
+            serde_json::to_vec_pretty(&self.spec).unwrap(),
+        )
+        .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        command
+            .args(["run", "--no-vm", "--bundle"])
+            .arg(self.dir.path())
+            .arg(&self.id)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end, and sees that nothing is left of it.
+    #[track_caller]
+    pub(crate) fn run(&self) -> Output {
+        let output = self.command().output().unwrap();
+        self.assert_nothing_left();
+        output
+    }
+
+    /// Starts it, and returns once it has said that it is ready.
+    pub(crate) fn started(&self) -> Child {
+        let mut child = self.command().stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"ready\n");
+        child
+    }
+
+    /// Everything of it that the system still has.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let ours = |text: &str| text.contains(self.dir.path().to_str().unwrap()) || text.contains(&self.id);
+        let mut left: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .filter(|line| ours(line))
+            .map(|line| format!("mount: {line}"))
+            .collect();
+        for entry in fs::read_dir("/sys/block").unwrap().flatten() {
+            let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+            if ours(&file) {
+                left.push(format!("{}: {file}", entry.path().display()));
+            }
+        }
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if ours(&line) {
+                left.push(format!("process: {line}"));
+            }
+        }
+        left
+    }
+
+    /// Fails unless nothing is left: for the system, in the bundle, and of the record.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self) {
+        assert_eq!(self.left(), Vec::<String>::new());
+        assert!(!self.path("rootfs").exists());
+        assert!(self.path("scratch/sandbox.vhdx").exists());
+        assert!(!self.state().exists());
+    }
+}
+
+impl Drop for Scene {
+    /// A test that failed half way must not leave its mounts to the removal of its directory.
+    fn drop(&mut self) {
+        if !self.left().is_empty() {
+            let journal = self.state().join("journal");
+            if let (Ok(replay), Ok(owner)) = (
+                cofferdam_journal::Replay::read(&journal),
+                cofferdam_host::Owner::of(&self.state()),
+            ) {
+                eprintln!("left by the test: {:?}", cofferdam_host::clear(&replay, &owner));
+                let _ = owner.tidy();
+                for file in ["journal", "lock", "owner.json"] {
+                    let _ = fs::remove_file(self.state().join(file));
+                }
+                let _ = fs::remove_dir(self.state());
+            }
+        }
+    }
+}
+
+/// A directory with the host's shell, a few programs, and the libraries they need.
+fn base_layer() -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("local-base-{}", std::process::id()));
+    static MADE: std::sync::Once = std::sync::Once::new();
+    MADE.call_once(|| {
+        let copy = |path: &str| {
+            let to = dir.join(path.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(path, to).unwrap();
+        };
+        for program in PROGRAMS {
+            copy(program);
+            let needed = succeed(Command::new("ldd").arg(program)).stdout;
+            for word in String::from_utf8(needed).unwrap().split_whitespace() {
+                if word.starts_with('/') {
+                    copy(word);
+                }
+            }
+        }
+        for name in ["dev", "proc"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+    });
+    dir
+}
+
+/// Standard output of a run that must have ended with this status.
+#[track_caller]
+pub(crate) fn output_of(run: &Output, status: i32) -> String {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (shown(&run.stdout), shown(&run.stderr));
+    assert_eq!(
+        run.status.code(),
+        Some(status),
+        "stdout:\n{stdout}\nstderr:\n{stderr}"
+    );
+    stdout
+}
+
+/// Standard error of a run that cofferdam itself refused.
+#[track_caller]
+pub(crate) fn refusal_of(run: &Output) -> String {
+    output_of(run, 125);
+    String::from_utf8_lossy(&run.stderr).into_owned()
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let number = child.id().to_string();
+    succeed(Command::new("kill").arg(format!("-{name}")).arg(number));
+}
+
+pub(crate) fn ended(child: &mut Child) -> std::process::ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("not ended within a minute");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
