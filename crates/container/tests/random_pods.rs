@@ -361,6 +361,27 @@ async fn play(scripts: &[Script], fates: &[Fate], death: Option<u64>, vpmem_devi
     pod.backend.stop().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_thousand_containers_one_after_another_leave_nothing() {
+    let pod = Pod::boot(1).await;
+    let wanted = Wanted {
+        layers: vec![0, 1],
+        scratch_of: None,
+        disks: vec![(3, false, true), (4, true, false)],
+        shares: vec![(0, true, None), (1, false, Some(0))],
+    };
+    for cycle in 0..1_000 {
+        let plan = plan(&wanted, 0, &pod.vm.new_container_root());
+        let mut allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
+        allocation.release().await.unwrap();
+        assert!(
+            pod.vm.driver().ledger().view().slots.is_empty(),
+            "after cycle {cycle}"
+        );
+    }
+    pod.assert_empty().await;
+}
+
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
