@@ -244,9 +244,7 @@ impl Pod {
         tokio::time::sleep(Duration::from_millis(life.pause)).await;
         let plan = plan(&script.wanted, container, &self.vm.new_container_root());
         let allocating = Allocation::allocate(self.vm.driver(), &plan);
-        let Some(allocated) = within(life.allocate_for, allocating).await else {
-            return None;
-        };
+        let allocated = within(life.allocate_for, allocating).await?;
         let mut allocation = match allocated {
             Ok(allocation) => allocation,
             Err(AllocateError::Failed { .. } | AllocateError::Refused(_)) => return None,
