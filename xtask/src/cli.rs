@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{boot, demo, deny, kernel, layering, layers, setup, testing, workspace};
+use crate::{bench, boot, demo, deny, kernel, layering, layers, setup, testing, workspace};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -93,6 +93,18 @@ enum Command {
         #[arg(last = true)]
         names: Vec<String>,
     },
+    /// Measure what planning, hot-plugging and booting cost (minutes; no check depends on it)
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench                        everything\n  \
+                            cargo xtask bench plan --format json     one benchmark, for a script"
+    )]
+    Bench {
+        /// What to measure; everything by default
+        name: Option<bench::Bench>,
+        /// How to print the figures
+        #[arg(long, value_enum, default_value_t = bench::Format::Table)]
+        format: bench::Format,
+    },
     /// Remove the boot files
     Clean {
         /// Also remove ~/.cache/cofferdam: kernels, packages, layers
@@ -141,6 +153,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Layering => layering::run(&workspace::root())?,
         Command::Deny => deny::run(&workspace::root())?,
         Command::Test { ring, kernel, names } => return testing::run(ring, kernel, &names),
+        Command::Bench { name, format } => bench::run(name, format)?,
         Command::Clean { cache } => boot::clean(cache)?,
     }
     Ok(ExitCode::SUCCESS)

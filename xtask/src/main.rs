@@ -5,6 +5,7 @@
 //! when they fail. What has no I/O (the cpio writer, the module closure, the apt source, the layering rules) is in
 //! modules of its own, with its tests beside it.
 
+mod bench;
 mod boot;
 mod cached;
 mod cli;

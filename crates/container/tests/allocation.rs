@@ -80,13 +80,7 @@ async fn steps_of_an_allocation() -> u64 {
 
 #[tokio::test]
 async fn a_failure_at_any_step_of_a_release_is_reported_and_the_next_call_finishes() {
-    let pod = Pod::boot().await;
-    let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
-        .await
-        .unwrap();
-    let before = pod.backend.steps().len();
-    allocation.release().await.unwrap();
-    let steps = (pod.backend.steps().len() - before) as u64;
+    let steps = steps_of_a_release().await;
     for fault in [Fault::Fail("busy".into()), Fault::FailAfter("busy".into())] {
         for nth in 1..=steps {
             let when = format!("{fault:?} at step {nth}");
@@ -144,6 +138,73 @@ async fn a_vm_that_dies_at_any_step_leaves_nothing_held() {
         };
         assert!(clean_up.is_none(), "{when}: {error}");
         assert!(pod.vm.driver().ledger().view().slots.is_empty(), "{when}");
+    }
+}
+
+#[tokio::test]
+async fn a_vm_that_dies_at_any_step_of_a_release_leaves_nothing_held() {
+    for nth in 1..=steps_of_a_release().await {
+        let when = format!("death at step {nth}");
+        let pod = Pod::boot().await;
+        let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+            .await
+            .unwrap();
+        pod.backend.faults().inject(FaultPoint::Any, nth, Fault::Die);
+        // What a VM held goes with it: no step of the release fails for that.
+        allocation.release().await.expect(&when);
+        assert!(allocation.is_released(), "{when}");
+        assert!(pod.vm.driver().ledger().view().slots.is_empty(), "{when}");
+        assert!(!pod.managed_disk("a").exists(), "{when}");
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_is_cancelled_at_any_step_goes_on_when_it_is_called_again() {
+    for nth in 1..=steps_of_a_release().await {
+        let when = format!("cancelled at step {nth}");
+        let pod = Pod::boot().await;
+        let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+            .await
+            .unwrap();
+        let faults = pod.backend.faults();
+        faults.inject(FaultPoint::Any, nth, Fault::Hang);
+        tokio::select! {
+            released = allocation.release() => panic!("{when}: {released:?}"),
+            () = faults.hanging(1) => {}
+        }
+        assert!(!allocation.is_released(), "{when}");
+        faults.release();
+        allocation.release().await.expect(&when);
+        pod.assert_empty(&when);
+        assert!(!pod.managed_disk("a").exists(), "{when}");
+    }
+}
+
+async fn steps_of_a_release() -> u64 {
+    let pod = Pod::boot().await;
+    let mut allocation = Allocation::allocate(pod.vm.driver(), &pod.container("a"))
+        .await
+        .unwrap();
+    let before = pod.backend.steps().len();
+    allocation.release().await.unwrap();
+    (pod.backend.steps().len() - before) as u64
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_allocation_is_released_however_often_that_fails_at_first() {
+    for failures in [1, 2, 5] {
+        let when = format!("{failures} failures");
+        let pod = Pod::boot().await;
+        let plan = pod.container("a");
+        let allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
+        let unmount = FaultPoint::Guest(GuestStep::RemoveCombinedLayers);
+        for nth in 1..=failures {
+            pod.backend.faults().fail(unmount, nth, "busy");
+        }
+        drop(allocation);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(pod.backend.faults().pending(), 0, "{when}");
+        pod.assert_empty(&when);
     }
 }
 

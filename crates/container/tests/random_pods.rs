@@ -244,9 +244,7 @@ impl Pod {
         tokio::time::sleep(Duration::from_millis(life.pause)).await;
         let plan = plan(&script.wanted, container, &self.vm.new_container_root());
         let allocating = Allocation::allocate(self.vm.driver(), &plan);
-        let Some(allocated) = within(life.allocate_for, allocating).await else {
-            return None;
-        };
+        let allocated = within(life.allocate_for, allocating).await?;
         let mut allocation = match allocated {
             Ok(allocation) => allocation,
             Err(AllocateError::Failed { .. } | AllocateError::Refused(_)) => return None,
@@ -359,6 +357,27 @@ async fn play(scripts: &[Script], fates: &[Fate], death: Option<u64>, vpmem_devi
     pod.assert_usable().await;
     pod.assert_empty().await;
     pod.backend.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_containers_one_after_another_leave_nothing() {
+    let pod = Pod::boot(1).await;
+    let wanted = Wanted {
+        layers: vec![0, 1],
+        scratch_of: None,
+        disks: vec![(3, false, true), (4, true, false)],
+        shares: vec![(0, true, None), (1, false, Some(0))],
+    };
+    for cycle in 0..1_000 {
+        let plan = plan(&wanted, 0, &pod.vm.new_container_root());
+        let mut allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
+        allocation.release().await.unwrap();
+        assert!(
+            pod.vm.driver().ledger().view().slots.is_empty(),
+            "after cycle {cycle}"
+        );
+    }
+    pod.assert_empty().await;
 }
 
 fn config() -> ProptestConfig {

@@ -6,6 +6,7 @@ mod real_pod;
 
 use std::{
     fs,
+    io::Write,
     time::{Duration, Instant},
 };
 
@@ -129,6 +130,7 @@ async fn two_hundred_containers_of_one_vm_leave_nothing_and_nothing_grows() {
     );
     let cycles = CYCLES + further_cycles();
     let begun = Instant::now();
+    let mut said = begun;
     let mut warm = None;
     for cycle in 1..=cycles {
         fs::copy(&template, &managed).unwrap();
@@ -141,6 +143,11 @@ async fn two_hundred_containers_of_one_vm_leave_nothing_and_nothing_grows() {
         pod.assert_empty(&format!("after cycle {cycle}")).await;
         if cycle == WARM {
             warm = Some(Footprint::of(&pod).await);
+        }
+        if said.elapsed() > Duration::from_secs(60) {
+            // Past the capture of the test's output: whoever ends tests that hang sees that this one goes on.
+            writeln!(std::io::stderr(), "cycle {cycle} of {cycles}").unwrap();
+            said = Instant::now();
         }
     }
     let (warm, end) = (warm.unwrap(), Footprint::of(&pod).await);
