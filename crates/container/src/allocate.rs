@@ -110,7 +110,7 @@ pub enum AllocateError {
         subject: Subject,
         /// Its failure.
         failure: StepFailure,
-        /// What could not be undone.
+        /// What could not be undone yet. It is tried again in the background.
         clean_up: Option<ReleaseError>,
     },
 }

@@ -1,6 +1,6 @@
 //! Leases that belong together: all acquired, or none; and released as far as that goes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cofferdam_journal::ManagedFile;
 use cofferdam_ledger::{Lease, StepFailure};
@@ -10,6 +10,13 @@ use cofferdam_vm::Driver;
 use futures_util::future::join_all;
 
 use crate::allocate::{AllocateError, ReleaseError, Subject};
+
+/// How often a release that nobody waits for is tried: for seven minutes. After that the cause is none that passes, and
+/// going on would only fill the log.
+const TRIES: u32 = 12;
+/// The pause after its first failure. Each further one is twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 
 /// What one container, or one mount of it, holds of its VM. Dropped without a release, it is released in the
 /// background.
@@ -145,13 +152,23 @@ impl Holding {
         }
     }
 
-    /// A release that nobody waits for.
+    /// A release that nobody waits for. Nobody else can call it again, so it tries again itself: one failure must not
+    /// keep a slot, nor spoil a layer for others, as long as the VM lives.
     pub(crate) async fn release_in_the_end(&mut self) {
-        if let Err(error) = self.release().await {
-            tracing::error!(%error, "releasing a dropped allocation");
-            // Reported; what is left is not tried again.
-            self.last_try = true;
+        let mut pause = FIRST_PAUSE;
+        for left in (0..TRIES).rev() {
+            let Err(error) = self.release().await else {
+                return;
+            };
+            if left == 0 {
+                tracing::error!(%error, "a dropped allocation could not be released, and is given up");
+            } else {
+                tracing::warn!(%error, pause_s = pause.as_secs(), "releasing a dropped allocation; trying again");
+                tokio::time::sleep(pause).await;
+                pause = LONGEST_PAUSE.min(pause * 2);
+            }
         }
+        self.last_try = true;
     }
 
     /// Moves everything out for a release in the background, and leaves what holds nothing.

@@ -98,9 +98,11 @@ pub(crate) fn run(kernel: Option<KernelChoice>, keep_bundle: bool) -> Result<()>
     let runtime = tempfile::Builder::new()
         .prefix("cofferdam-demo-")
         .tempdir_in("/tmp")?;
-    progress::heading("\nWhat will be done: cofferdam plan --bundle target/demo/bundle");
+    progress::heading("\nWhat will be done: cofferdam plan --vpmem-count 0 --bundle target/demo/bundle");
     let plan = Tool::new(&command)
         .arg("plan")
+        // As `run` has it under QEMU.
+        .args(["--vpmem-count", "0"])
         .arg("--bundle")
         .arg(files.bundle())
         .interactive()

@@ -6,6 +6,8 @@
     reason = "each test target uses a part of it, and a test may panic"
 )]
 
+pub(crate) mod running;
+
 use std::{fs, path::PathBuf, sync::Arc};
 
 use cofferdam_backend::fake::{FakeBackend, FakeOptions};

@@ -15,8 +15,9 @@ use std::{
 
 use cofferdam_backend::Backend;
 use cofferdam_container::{Allocation, Created, Stdio, delete_state, facts, left_behind};
+use cofferdam_image::probe;
 use cofferdam_plan::{Plan, PlanRequest, Spec, plan, wanted};
-use cofferdam_qemu::{QemuBackend, QemuConfig, probe};
+use cofferdam_qemu::{QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;

@@ -32,6 +32,39 @@ fn removing_what_was_never_added_succeeds_any_number_of_times() {
 }
 
 #[test]
+fn a_mount_of_a_container_that_is_not_there_is_refused_and_its_removal_is_done() {
+    let mut agent = Agent::start();
+    let capabilities = agent.negotiate(4, 4).ok()["Capabilities"]["GuestDefinedCapabilities"].clone();
+    assert_eq!(capabilities["CofferdamContainerMounts"], true);
+    let mut modify = |container: &str, kind: &str, destination: &str| {
+        let settings = json!({"Source": "/run/gcs/c/1/mounts/m1", "Destination": destination});
+        let request = json!({
+            "RequestType": kind,
+            "ResourceType": "CofferdamContainerMount",
+            "Settings": settings,
+        });
+        let body = json!({"ContainerId": container, "Request": request});
+        agent.call(m::MODIFY_SETTINGS, &body)
+    };
+    modify("c1", "Add", "/data").failed(HResult::CONTAINER_NOT_FOUND);
+    for _ in 0..2 {
+        modify("c1", "Remove", "/data").ok();
+    }
+    for destination in ["/proc/x", "/dev", "/sys/fs", "/", "", "data", "/a/../b"] {
+        for kind in ["Add", "Remove"] {
+            modify("c1", kind, destination).failed(HResult::INVALID_ARGUMENT);
+        }
+    }
+    let text =
+        modify(cofferdam_protocol::NULL_CONTAINER_ID, "Add", "/data").failed(HResult::INVALID_ARGUMENT);
+    assert!(
+        text.contains("is for a container, not for the VM itself"),
+        "{text}"
+    );
+    modify("c1", "Update", "/data").failed(HResult::CONTAINER_NOT_FOUND);
+}
+
+#[test]
 fn paths_outside_the_rules_are_refused_for_every_resource() {
     let mut agent = Agent::ready();
     for path in [

@@ -141,9 +141,6 @@ impl<'a> Root<'a> {
                 place.display()
             ));
         }
-        if place.parent().is_none() {
-            return refuse("it leads to the container's root".into());
-        }
         Ok(place)
     }
 }
@@ -185,9 +182,7 @@ fn walk(
         let next = here.join(part);
         if let Err(Errno::NOENT) = open(&next, OFlags::empty()) {
             let parent = open(&here, OFlags::DIRECTORY).during(|| action(&here))?;
-            if here != Path::new("/") {
-                root.free_place(&parent, destination)?;
-            }
+            root.free_place(&parent, destination)?;
             let as_directory = directory || parts.peek().is_some();
             let new = make(&parent, part.as_os_str(), as_directory);
             if new.during(|| format!("making mount point {} in the container", next.display()))? {
@@ -205,6 +200,12 @@ fn walk(
     }
     let file = open(&here, OFlags::empty()).during(|| action(&here))?;
     let place = root.free_place(&file, destination)?;
+    if place.parent().is_none() {
+        let destination = destination.display();
+        return Err(AgentError::Invalid(format!(
+            "destination {destination}: it leads to the container's root"
+        )));
+    }
     let mode = identity(&file).during(|| action(&here))?.stx_mode;
     let is_directory = FileType::from_raw_mode(mode.into()) == FileType::Directory;
     Ok((file, place, is_directory))
