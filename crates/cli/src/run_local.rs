@@ -181,7 +181,8 @@ impl Local {
             .map_err(told)?;
         let ended = attended(&container, signals).await;
         // The runtime may have been killed, and its container may run on.
-        let deleted = container.delete().map_err(told);
+        // It waits for the runtime's own command.
+        let deleted = tokio::task::block_in_place(|| container.delete()).map_err(told);
         let status = ended?;
         deleted.context("removing the container")?;
         Ok(status)
@@ -222,7 +223,7 @@ async fn attended(container: &LocalContainer, signals: &mut Signals) -> Result<u
         };
         let passed_on = match event {
             // It cannot be passed on by the runtime.
-            Event::Signal(libc::SIGKILL) => container.kill().map_err(told),
+            Event::Signal(libc::SIGKILL) => tokio::task::block_in_place(|| container.kill()).map_err(told),
             Event::Signal(number) => pass_on(&runtime, number),
             // The runtime has the same terminal, and sees it itself.
             Event::Resized => Ok(()),

@@ -23,6 +23,17 @@ fn the_exit_status_and_both_outputs_come_back() {
 
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
+fn the_same_bundle_shows_the_same_files_with_a_vm_and_without() {
+    let bundle = Bundle::with_layers("cd /etc && echo * && cat issue; test -e /w || exit 8; echo w > /w");
+    let run = bundle.run();
+    let inside = output_of(&run, 8);
+    let outside = bundle.command_without_vm().output().unwrap();
+    assert_eq!(output_of(&outside, 8), inside);
+    assert!(inside.contains("passwd"), "{inside}");
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
 fn standard_input_reaches_the_container_and_comes_back_byte_for_byte() {
     let bundle = Bundle::with_layers("cat");
     let sent: Vec<u8> = (0..16_u32 << 20).map(|n| (n ^ (n >> 9)) as u8).collect();

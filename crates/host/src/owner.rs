@@ -115,8 +115,13 @@ impl Owner {
     }
 
     fn prefix(&self) -> String {
+        format!("{PREFIX}{}:", self.tag())
+    }
+
+    /// Tells it from every other owner on this host, whose containers may have the same names.
+    pub(crate) fn tag(&self) -> String {
         let path = self.state_dir.as_os_str().as_encoded_bytes();
-        format!("{PREFIX}{:016x}:", fnv1a(path))
+        format!("{:016x}", fnv1a(path))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use cofferdam_mounting::mount_point;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     Owner,
@@ -104,8 +104,10 @@ impl OciRuntime {
             .mode(0o700)
             .create(&own)
             .during(|| format!("making {}", own.display()))?;
+        let cgroup = format!("/cofferdam-{}-{id}", owner.tag());
         let json = |value: io::Result<Vec<u8>>| value.during(|| "writing the container's spec".to_owned());
-        let spec = json(serde_json::to_vec_pretty(&for_the_runtime(spec, bundle)).map_err(Into::into))?;
+        let spec =
+            json(serde_json::to_vec_pretty(&for_the_runtime(spec, bundle, &cgroup)).map_err(Into::into))?;
         write(own.join("config.json"), spec)?;
         let note = Note {
             program: self.program.clone(),
@@ -226,11 +228,24 @@ impl LocalContainer {
     }
 }
 
-fn for_the_runtime(spec: &Value, bundle: &Path) -> Value {
+/// `cgroup`: for a container whose spec names none. Runtimes would name it after the container alone, and whoever ends
+/// one container would end another one of that name, of another owner, with it.
+fn for_the_runtime(spec: &Value, bundle: &Path, cgroup: &str) -> Value {
     let mut spec = spec.clone();
     if let Some(members) = spec.as_object_mut() {
         // Layer folders: they are mounted by now.
         members.remove("windows");
+        let linux = members
+            .entry("linux")
+            .or_insert_with(|| Value::Object(Map::new()));
+        if let Some(linux) = linux.as_object_mut()
+            && linux
+                .get("cgroupsPath")
+                .and_then(Value::as_str)
+                .is_none_or(str::is_empty)
+        {
+            linux.insert("cgroupsPath".to_owned(), cgroup.into());
+        }
     }
     let mounts = spec.get_mut("mounts").and_then(Value::as_array_mut);
     for mount in mounts.into_iter().flatten() {
@@ -276,7 +291,7 @@ mod tests {
                 { "type": "tmpfs", "source": "tmpfs", "destination": "/tmp" },
             ],
         });
-        let rewritten = for_the_runtime(&spec, Path::new("/b"));
+        let rewritten = for_the_runtime(&spec, Path::new("/b"), "/ours");
         let sources: Vec<_> = rewritten["mounts"]
             .as_array()
             .unwrap()
@@ -286,6 +301,18 @@ mod tests {
         assert_eq!(sources, ["/b/data", "/b/x/y", "sandbox://z", "tmpfs"]);
         assert_eq!(rewritten.get("windows"), None);
         assert_eq!(rewritten["root"], spec["root"]);
+    }
+
+    #[test]
+    fn a_container_has_a_cgroup_that_is_its_owners_unless_its_spec_names_one() {
+        let cgroup =
+            |spec: Value| for_the_runtime(&spec, Path::new("/b"), "/ours")["linux"]["cgroupsPath"].clone();
+        assert_eq!(cgroup(json!({})), "/ours");
+        assert_eq!(cgroup(json!({ "linux": { "cgroupsPath": "" } })), "/ours");
+        assert_eq!(
+            cgroup(json!({ "linux": { "cgroupsPath": "/theirs" } })),
+            "/theirs"
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(crate) const NEEDS: &[Need] = &[
     },
     Need {
         package: "qemu-utils",
-        sign: Sign::Program("qemu-img"),
+        sign: Sign::Program("qemu-storage-daemon"),
         purpose: For::Running,
         backports: true,
     },
@@ -74,6 +74,7 @@ pub(crate) const NEEDS: &[Need] = &[
     need("kmod", Sign::Program("depmod"), For::Running),
     need("xz-utils", Sign::Program("xz"), For::Running),
     need("mount", Sign::Program("losetup"), For::Running),
+    need("runc", Sign::Program("runc"), For::Running),
     need("musl-tools", Sign::Program("musl-gcc"), For::Running),
     need("fakeroot", Sign::Program("fakeroot"), For::RunningUnprivileged),
     need("make", Sign::Program("make"), For::Kernel),

@@ -154,6 +154,17 @@ impl Bundle {
         command
     }
 
+    /// The command that runs it on the host itself, spec written.
+    pub(crate) fn command_without_vm(&self) -> Command {
+        self.command();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        command
+            .args(["run", "--no-vm", "--bundle"])
+            .arg(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(&self) -> Output {
         self.command().output().unwrap()

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../bundle/mod.rs"]
+mod bundle;
 mod killed;
 mod runs;
 mod scene;

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::scene::{Scene, ended, output_of, refusal_of, signal};
+use crate::{
+    bundle::output_of,
+    scene::{ID, Running, Scene, refusal_of},
+};
 
 #[test]
 fn streams_and_the_exit_status_are_the_containers() {
@@ -55,17 +58,17 @@ fn directories_and_files_of_the_host_are_bound_also_relative_to_the_bundle() {
 fn signals_are_passed_on_and_the_third_request_to_end_kills() {
     let polite = Scene::new("trap 'echo bye; exit 33' TERM; echo ready; while :; do sleep 0.1; done");
     let mut child = polite.started();
-    signal(&child, "TERM");
-    assert_eq!(ended(&mut child).code(), Some(33));
+    child.signal("TERM");
+    assert_eq!(child.ended(), Some(33));
     polite.assert_nothing_left();
 
     let stubborn = Scene::new("trap '' TERM INT; echo ready; while :; do sleep 0.1; done");
     let mut child = stubborn.started();
     for name in ["INT", "TERM", "INT"] {
-        signal(&child, name);
+        child.signal(name);
         std::thread::sleep(Duration::from_millis(300));
     }
-    assert_eq!(ended(&mut child).code(), Some(128 + 9));
+    assert_eq!(child.ended(), Some(128 + 9));
     stubborn.assert_nothing_left();
 }
 
@@ -205,20 +208,20 @@ fn waiting() -> Scene {
     scene
 }
 
-fn let_go(scene: &Scene, child: &mut std::process::Child) {
+fn let_go(scene: &Scene, child: &mut Running) {
     fs::write(scene.path("go/on"), "").unwrap();
-    assert_eq!(ended(child).code(), Some(6));
+    assert_eq!(child.ended(), Some(6));
     scene.assert_nothing_left();
 }
 
 #[test]
 fn a_name_in_use_is_refused_and_its_holder_goes_on() {
     let scene = waiting();
-    let mut other = Scene::new("exit 7");
-    other.id = scene.id.clone();
+    let other = Scene::new("exit 7");
     let mut child = scene.started();
-    let message = refusal_of(&other.command().output().unwrap());
-    assert!(message.contains(&format!("{} exists", scene.id)), "{message}");
+    let mut second = other.command_at(scene.state().parent().unwrap());
+    let message = refusal_of(&second.output().unwrap());
+    assert!(message.contains(&format!("{ID} exists")), "{message}");
     let_go(&scene, &mut child);
     output_of(&other.run(), 7);
 }
@@ -256,12 +259,12 @@ fn a_bundle_reached_through_a_symbolic_link_is_the_same() {
     let links = tempfile::tempdir().unwrap();
     let link = links.path().join("b");
     std::os::unix::fs::symlink(scene.path(""), &link).unwrap();
-    let run = Command::new(env!("CARGO_BIN_EXE_cofferdam"))
-        .args(["run", "--no-vm", "--bundle"])
-        .arg(&link)
-        .arg(&scene.id)
-        .output()
-        .unwrap();
-    output_of(&run, 8);
+    let mut through_the_link = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+    through_the_link
+        .args(["run", "--no-vm", "--root"])
+        .arg(scene.state().parent().unwrap())
+        .arg("--bundle")
+        .arg(&link);
+    output_of(&through_the_link.output().unwrap(), 8);
     scene.assert_nothing_left();
 }

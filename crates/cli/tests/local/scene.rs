@@ -5,48 +5,33 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
+use crate::bundle::{output_of, succeed};
+
 /// Programs in the base layer.
 const PROGRAMS: [&str; 5] = ["/bin/sh", "/bin/cat", "/bin/sleep", "/bin/stty", "/bin/mount"];
 
-/// Where `run` records who owns what.
-pub(crate) const STATE: &str = "/run/cofferdam";
+/// The container's name.
+pub(crate) const ID: &str = "c1";
 
-/// A bundle in a directory of its own, with a container's name of its own.
+/// A bundle in a directory of its own, with the records of who owns what beside it.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
-    pub(crate) id: String,
+    records: tempfile::TempDir,
     pub(crate) spec: Value,
-}
-
-/// Runs a tool that must succeed.
-pub(crate) fn succeed(command: &mut Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}; run `cargo xtask setup`"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
 }
 
 impl Scene {
     /// A container that runs a script.
     pub(crate) fn new(script: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
         assert!(
             rustix::process::geteuid().is_root(),
             "process isolation needs root: run the process ring as root"
         );
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("test-{}-{number}", std::process::id());
         let mount = |destination: &str, kind: &str| json!({ "destination": destination, "type": kind, "source": kind });
         let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
         let spec = json!({
@@ -67,7 +52,7 @@ impl Scene {
         });
         let scene = Self {
             dir: tempfile::tempdir().unwrap(),
-            id,
+            records: tempfile::tempdir().unwrap(),
             spec,
         };
         let fixed = ["-o", "subformat=fixed,force_size=on"];
@@ -86,7 +71,7 @@ impl Scene {
 
     /// Where the owner of its container is recorded.
     pub(crate) fn state(&self) -> PathBuf {
-        Path::new(STATE).join(&self.id)
+        self.records.path().join(ID)
     }
 
     pub(crate) fn mount(&mut self, entry: Value) {
@@ -118,6 +103,11 @@ impl Scene {
 
     /// The command that runs it, spec written.
     pub(crate) fn command(&self) -> Command {
+        self.command_at(self.records.path())
+    }
+
+    /// The same with its owner recorded in another directory.
+    pub(crate) fn command_at(&self, records: &Path) -> Command {
         fs::write(
             self.path("config.json"),
             serde_json::to_vec_pretty(&self.spec).unwrap(),
@@ -125,10 +115,21 @@ impl Scene {
         .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
         command
-            .args(["run", "--no-vm", "--bundle"])
+            .args(["run", "--no-vm", "--root"])
+            .arg(records)
+            .arg("--bundle")
             .arg(self.dir.path())
-            .arg(&self.id)
+            .arg(ID)
             .stdin(Stdio::null());
+        command
+    }
+
+    /// The command that clears up after owners that are gone.
+    pub(crate) fn repair(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        command
+            .args(["fsck", "--repair", "--root"])
+            .arg(self.records.path());
         command
     }
 
@@ -141,17 +142,20 @@ impl Scene {
     }
 
     /// Starts it, and returns once it has said that it is ready.
-    pub(crate) fn started(&self) -> Child {
+    pub(crate) fn started(&self) -> Running {
         let mut child = self.command().stdout(Stdio::piped()).spawn().unwrap();
         let mut line = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
         assert_eq!(&line, b"ready\n");
-        child
+        Running(child)
     }
 
     /// Everything of it that the system still has.
     pub(crate) fn left(&self) -> Vec<String> {
-        let ours = |text: &str| text.contains(self.dir.path().to_str().unwrap()) || text.contains(&self.id);
+        let ours = |text: &str| {
+            let mut dirs = [&self.dir, &self.records].into_iter();
+            dirs.any(|dir| text.contains(dir.path().to_str().unwrap()))
+        };
         let mut left: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
             .unwrap()
             .lines()
@@ -184,22 +188,49 @@ impl Scene {
     }
 }
 
+/// A run of the command. One that a test gives up is killed, or the test's runner would wait for its output's end.
+pub(crate) struct Running(Child);
+
+impl Running {
+    pub(crate) fn signal(&self, name: &str) {
+        let number = self.0.id().to_string();
+        succeed(Command::new("kill").arg(format!("-{name}")).arg(number));
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Its exit status, once it has ended.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "not ended within a minute"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, but for a test that failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for Scene {
     /// A test that failed half way must not leave its mounts to the removal of its directory.
     fn drop(&mut self) {
         if !self.left().is_empty() {
-            let journal = self.state().join("journal");
-            if let (Ok(replay), Ok(owner)) = (
-                cofferdam_journal::Replay::read(&journal),
-                cofferdam_host::Owner::of(&self.state()),
-            ) {
-                eprintln!("left by the test: {:?}", cofferdam_host::clear(&replay, &owner));
-                let _ = owner.tidy();
-                for file in ["journal", "lock", "owner.json"] {
-                    let _ = fs::remove_file(self.state().join(file));
-                }
-                let _ = fs::remove_dir(self.state());
-            }
+            eprintln!("left by the test: {:?}", self.repair().output());
         }
     }
 }
@@ -230,41 +261,9 @@ fn base_layer() -> PathBuf {
     dir
 }
 
-/// Standard output of a run that must have ended with this status.
-#[track_caller]
-pub(crate) fn output_of(run: &Output, status: i32) -> String {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (shown(&run.stdout), shown(&run.stderr));
-    assert_eq!(
-        run.status.code(),
-        Some(status),
-        "stdout:\n{stdout}\nstderr:\n{stderr}"
-    );
-    stdout
-}
-
 /// Standard error of a run that cofferdam itself refused.
 #[track_caller]
 pub(crate) fn refusal_of(run: &Output) -> String {
     output_of(run, 125);
     String::from_utf8_lossy(&run.stderr).into_owned()
-}
-
-pub(crate) fn signal(child: &Child, name: &str) {
-    let number = child.id().to_string();
-    succeed(Command::new("kill").arg(format!("-{name}")).arg(number));
-}
-
-pub(crate) fn ended(child: &mut Child) -> std::process::ExitStatus {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if begun.elapsed() > Duration::from_secs(60) {
-            child.kill().unwrap();
-            panic!("not ended within a minute");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
