@@ -2,7 +2,7 @@
 
 use std::{fs, time::Instant};
 
-use crate::scene::Scene;
+use crate::scene::{Scene, plan_of};
 
 #[tokio::test]
 async fn layers_are_stacked_in_order_and_writes_go_to_the_scratch() {
@@ -75,6 +75,31 @@ async fn more_layers_than_a_page_of_mount_options_names_are_stacked() {
     }
     allocation.release().await.unwrap();
     scene.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn paths_too_long_for_the_newer_mount_interface_are_mounted_in_the_classic_way() {
+    let scene = Scene::new();
+    let folders = [
+        scene.layer("upper", &[("f", "upper")]),
+        scene.layer("base", &[("f", "base")]),
+        scene.scratch(),
+    ];
+    // Longer than one value of fsconfig(2).
+    let bundle = scene.path("images").join("x".repeat(200)).join("y".repeat(100));
+    fs::create_dir_all(&bundle).unwrap();
+    let driver = scene.driver();
+    let plan = plan_of(&bundle, &folders);
+    let mut allocation = scene.allocate(&driver, &plan).await.unwrap();
+    assert_eq!(fs::read_to_string(bundle.join("rootfs/f")).unwrap(), "upper");
+    fs::write(bundle.join("rootfs/f"), "changed").unwrap();
+    assert_eq!(
+        fs::read_to_string(bundle.join("scratch/upper/f")).unwrap(),
+        "changed"
+    );
+    allocation.release().await.unwrap();
+    scene.assert_nothing_left();
+    assert!(!scene.path("state/l").exists());
 }
 
 #[tokio::test]
