@@ -307,7 +307,8 @@ async fn many_additions_and_removals_in_parallel_leave_nothing() {
         );
         let index = added.0.unwrap().index;
         assert!(index >= 4 + 3 * round, "a number is never used again: {index}");
-        (added.1.unwrap(), added.2.unwrap());
+        added.1.unwrap();
+        added.2.unwrap();
         assert_eq!(
             container.prints("cat /dir/f /file /disk/f").await,
             "insideinsideon the disk"
@@ -317,7 +318,9 @@ async fn many_additions_and_removals_in_parallel_leave_nothing() {
             container.remove("/file"),
             container.remove("/disk")
         );
-        (removed.0.unwrap(), removed.1.unwrap(), removed.2.unwrap());
+        for outcome in [removed.0, removed.1, removed.2] {
+            outcome.unwrap();
+        }
         assert_eq!(pod.mounts().await, before, "round {round}");
     }
     assert_eq!(
