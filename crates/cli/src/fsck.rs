@@ -3,7 +3,10 @@
 //! A living owner is asked to compare its ledger, its host devices and its guest's mounts. For a dead one its journal
 //! says what it had; what of that is still there is looked up, and freed on request.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use cofferdam_explain::columns;
@@ -30,6 +33,8 @@ struct OwnerReport {
     status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    /// Whether what it holds was looked at: not while its owner starts or ends, nor where there is no VM to ask.
+    looked_at: bool,
     found: Vec<FoundLine>,
     /// Why it could not be looked at, or not be freed altogether.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,12 +92,9 @@ fn look(root: &Root, args: &FsckArgs) -> Result<Vec<OwnerReport>> {
 fn of(entry: &Entry, repair: bool) -> OwnerReport {
     let mut report = OwnerReport {
         id: entry.id(),
-        status: if entry.is_alive() {
-            Status::Alive
-        } else {
-            Status::Dead
-        },
+        status: status(entry),
         pid: entry.record().ok().map(|record| record.owner.pid),
+        looked_at: true,
         found: Vec::new(),
         error: None,
     };
@@ -104,6 +106,23 @@ fn of(entry: &Entry, repair: bool) -> OwnerReport {
     report
 }
 
+/// For a killed owner's lock to be free: a child of its own that was just being started may hold it for a moment.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+
+fn status(entry: &Entry) -> Status {
+    let begun = Instant::now();
+    loop {
+        if !entry.is_alive() {
+            return Status::Dead;
+        }
+        let killed = entry.record().is_ok_and(|record| !record.owner.is_alive());
+        if !killed || begun.elapsed() > LOCK_LIMIT {
+            return Status::Alive;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn ask(entry: &Entry, repair: bool, report: &mut OwnerReport) -> Result<()> {
     match control::ask::<CheckReport>(entry.dir(), &Question::Check { repair }) {
         Ok(answer) => report.found = answer.found,
@@ -112,7 +131,10 @@ fn ask(entry: &Entry, repair: bool, report: &mut OwnerReport) -> Result<()> {
             if matches!(
                 error.kind(),
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            ) => {}
+            ) =>
+        {
+            report.looked_at = false;
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(())
@@ -204,8 +226,12 @@ fn table(root: &Root, reports: &[OwnerReport], repair: bool) -> String {
             (Status::Dead, None) => "gone".to_owned(),
         };
         if report.found.is_empty() && report.error.is_none() {
-            let agree = "ledger, host devices and guest mounts agree";
-            lines.push([&report.id, &status, "-", agree, "-"].map(str::to_owned));
+            let state = if report.looked_at {
+                "ledger, host devices and guest mounts agree"
+            } else {
+                "not looked at: it starts or ends just now, or has no VM"
+            };
+            lines.push([&report.id, &status, "-", state, "-"].map(str::to_owned));
         }
         for line in &report.found {
             let action = match (&line.remedy, line.freed, &line.failure) {
@@ -235,7 +261,14 @@ fn table(root: &Root, reports: &[OwnerReport], repair: bool) -> String {
             .count(),
     );
     text.push_str(&match (wrong, freed) {
-        (0, 0) => "\nNothing is wrong.\n".to_owned(),
+        (0, 0)
+            if reports
+                .iter()
+                .all(|report| report.looked_at && report.error.is_none()) =>
+        {
+            "\nNothing is wrong.\n".to_owned()
+        }
+        (0, 0) => "\nNothing wrong was found, but not everything was looked at.\n".to_owned(),
         (0, freed) => format!("\n{freed} freed, nothing is left.\n"),
         (wrong, 0) if !repair => format!("\n{wrong} to free: cofferdam fsck --repair\n"),
         (wrong, freed) => format!("\n{freed} freed, {wrong} left.\n"),

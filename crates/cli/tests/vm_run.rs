@@ -86,6 +86,13 @@ fn a_program_that_is_missing_or_no_program_has_the_statuses_of_a_shell() {
 
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_process_without_named_capabilities_has_none() {
+    let bundle = Bundle::with_layers("grep ^Cap /proc/self/status | grep -vc 0000000000000000");
+    assert_eq!(output_of(&bundle.without_capabilities().run(), 1), "0\n");
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
 fn signals_are_passed_on_and_the_third_request_to_end_kills() {
     let polite =
         Bundle::with_layers("trap 'echo bye; exit 33' TERM; echo ready; while :; do sleep 0.1; done");

@@ -59,7 +59,7 @@ pub enum StepCause {
     #[error("host: {0}")]
     Host(#[from] BackendError),
     /// The guest refused.
-    #[error("guest: {0}")]
+    #[error("{0}")]
     Guest(#[from] GuestError),
     /// What is about to be taken could not be written down, so it was not taken.
     #[error("noting it in the journal: {0}")]

@@ -28,7 +28,7 @@ pub trait Guest: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The agent refused, or could not be asked.
-    #[error(transparent)]
+    #[error("guest: {0}")]
     Bridge(#[from] BridgeError),
     /// The system refused.
     #[error("{action}: {source}")]

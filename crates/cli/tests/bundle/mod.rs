@@ -86,6 +86,13 @@ impl Bundle {
         self
     }
 
+    /// The same with a process whose capabilities the spec does not name.
+    pub(crate) fn without_capabilities(mut self) -> Self {
+        let process = self.spec["process"].as_object_mut().unwrap();
+        process.remove("capabilities");
+        self
+    }
+
     /// The same with other arguments for the process.
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.spec["process"]["args"] = json!(args);

@@ -133,6 +133,7 @@ pub(crate) fn complete_process(process: &mut Map<String, Value>, removed: &mut V
         user.entry("uid").or_insert(json!(0));
         user.entry("gid").or_insert(json!(0));
     }
+    complete_capabilities(process);
     let environment = process.entry("env").or_insert_with(|| json!([]));
     if !environment.is_array() {
         *environment = json!([]);
@@ -143,6 +144,23 @@ pub(crate) fn complete_process(process: &mut Map<String, Value>, removed: &mut V
             .any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("PATH=")))
     {
         environment.push(format!("PATH={DEFAULT_PATH}").into());
+    }
+}
+
+/// A set of capabilities that is not named is empty, as runc has it. The runtime library leaves such a set as it is,
+/// which here is the agent's own: everything.
+fn complete_capabilities(process: &mut Map<String, Value>) {
+    let capabilities = process.entry("capabilities").or_insert_with(|| json!({}));
+    if !capabilities.is_object() {
+        *capabilities = json!({});
+    }
+    if let Some(sets) = capabilities.as_object_mut() {
+        for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
+            let named = sets.entry(set).or_insert_with(|| json!([]));
+            if named.is_null() {
+                *named = json!([]);
+            }
+        }
     }
 }
 
@@ -306,6 +324,27 @@ mod tests {
             "process": {"args": ["sh"]},
             "linux": {"namespaces": [{"type": "pid"}, {"type": "uts"}]}
         })
+    }
+
+    #[test]
+    fn capabilities_that_are_not_named_are_none() {
+        for given in [
+            json!({}),
+            json!({"capabilities": null}),
+            json!({"capabilities": {"bounding": null}}),
+        ] {
+            let mut process = given.as_object().unwrap().clone();
+            complete_process(&mut process, &mut Vec::new());
+            for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
+                assert_eq!(process["capabilities"][set], json!([]), "{set}");
+            }
+        }
+        let mut process = json!({"capabilities": {"bounding": ["CAP_KILL"]}})
+            .as_object()
+            .unwrap()
+            .clone();
+        complete_process(&mut process, &mut Vec::new());
+        assert_eq!(process["capabilities"]["bounding"], json!(["CAP_KILL"]));
     }
 
     #[test]
