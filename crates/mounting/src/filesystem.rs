@@ -38,8 +38,9 @@ impl Filesystem {
             .during(|| format!("reading the superblock of {}", device.display()))?;
         Self::from_head(&head).ok_or_else(|| {
             MountError::Invalid(format!(
-                "{} holds no file system known here (ext4, EROFS, XFS)",
-                device.display()
+                "{} holds no file system known here (ext4, EROFS, XFS) in its first {} bytes",
+                device.display(),
+                head.len()
             ))
         })
     }

@@ -83,6 +83,9 @@ impl System {
     fn disk(&self, controller: u8, lun: u8, partition: u64) -> std::result::Result<BlockDevice, Missing> {
         let device = self.scsi_device(controller, lun)?;
         let mut block = only_entry(&device.join("block"))?;
+        if read_text(&block.join("size")) == "0" {
+            return Err(ask_again(&device, &block));
+        }
         let read_only = read_text(&block.join("ro")) == "1";
         if partition != 0 {
             block = entries(&block)?
@@ -193,6 +196,22 @@ fn refuse_if_mounted(controller: u8, lun: u8, block: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has the kernel read the capacity of a disk again. Each hot-plug tells every disk of its controller that the LUNs have
+/// changed, as an error to the next command; when many disks come at once, the kernel gives up on asking for the capacity
+/// and takes it for 0 ever after.
+fn ask_again(device: &Path, block: &Path) -> Missing {
+    let rescan = device.join("rescan");
+    tracing::info!(disk = %block.display(), "the kernel has no capacity for it: asking again");
+    match fs::write(&rescan, "1") {
+        Ok(()) => format!("{} has no capacity yet", block.display()),
+        Err(error) => format!(
+            "{} has no capacity, and {}: {error}",
+            block.display(),
+            rescan.display()
+        ),
+    }
 }
 
 /// Repeats `look` until it finds something or `limit` has passed.
@@ -334,6 +353,22 @@ mod tests {
         assert!(system.disk(0, 7, 0).unwrap_err().contains("sda: No such file"));
         fs::remove_dir_all(device.join("block/sda")).unwrap();
         assert!(system.disk(0, 7, 0).unwrap_err().contains("block is empty"));
+    }
+
+    #[test]
+    fn a_disk_without_a_capacity_is_asked_for_it_again() {
+        let (_dir, system) = system(&["0000:00:09.0"]);
+        let device = plug(&system, "0000:00:09.0", 7, "sda");
+        fs::write(device.join("block/sda/size"), "0\n").unwrap();
+        assert!(
+            system
+                .disk(0, 7, 0)
+                .unwrap_err()
+                .ends_with("sda has no capacity yet")
+        );
+        assert_eq!(fs::read_to_string(device.join("rescan")).unwrap(), "1");
+        fs::write(device.join("block/sda/size"), "2048\n").unwrap();
+        assert_eq!(system.disk(0, 7, 0).unwrap().node, system.dev.join("sda"));
     }
 
     #[test]
