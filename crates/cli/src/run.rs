@@ -2,7 +2,10 @@
 //!
 //! Everything that was taken is given back on every way out; what could not be is said, and makes the command fail.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
@@ -67,9 +70,10 @@ async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<u8, S
     }
     // Refusals come before the VM is started.
     drop(container_plan(&spec, &bundle, "/run/gcs/c/1")?);
-    let config = config(&args.vm)?;
+    let mut config = config(&args.vm)?;
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &id, &bundle, Isolation::Vm)?;
+    config.runtime_dir = sockets_below(owned.dir(), args.vm.keep_on_failure);
     let ended = owned_run(
         args,
         &id,
@@ -87,6 +91,15 @@ async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<u8, S
         }
         (ended, closed) => ended.and_then(|status| closed.map(|()| status).map_err(Stopped::Failed)),
     }
+}
+
+/// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
+const MAX_OWNER_PATH: usize = 80;
+
+/// Where the VM's own directory is made: in its owner's, so that it is found there from the moment it is made. Not where
+/// it is to outlive its owner, nor where a name is too long for a socket; then it is noted once it is made.
+fn sockets_below(owner: &Path, kept: bool) -> Option<PathBuf> {
+    (!kept && owner.as_os_str().len() <= MAX_OWNER_PATH).then(|| owner.to_owned())
 }
 
 /// From a record that names us to a VM that is gone.
@@ -313,5 +326,18 @@ async fn keep(args: &RunArgs, backend: &QemuBackend, signals: &mut Signals) {
     tokio::select! {
         _ = signals.interrupted() => {}
         exit = backend.exited() => eprintln!("cofferdam: the utility VM ended: {exit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vms_directory_is_its_owners_unless_it_is_kept_or_too_long_for_a_socket() {
+        let (short, long) = (Path::new("/run/cofferdam/web"), PathBuf::from("/r".repeat(41)));
+        assert_eq!(sockets_below(short, false), Some(short.to_owned()));
+        assert_eq!(sockets_below(short, true), None);
+        assert_eq!(sockets_below(&long, false), None);
     }
 }
