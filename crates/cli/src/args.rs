@@ -169,6 +169,14 @@ pub(crate) struct RunArgs {
     pub(crate) vm: VmArgs,
 }
 
+impl RunArgs {
+    /// The container's name, or one made up from this process's number.
+    pub(crate) fn container_name(&self) -> String {
+        let made_up = || format!("cofferdam-{}", std::process::id());
+        self.id.clone().unwrap_or_else(made_up)
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Utility VM")]
 pub(crate) struct VmArgs {

@@ -14,8 +14,9 @@ use cofferdam_host::{Leftover, Owner};
 use cofferdam_journal::Replay;
 use cofferdam_owner::{
     Entry, Isolation, Root,
+    audit::Problem,
     control::{self, ControlError, Question},
-    remains,
+    remains::{self, State},
 };
 use serde::Serialize;
 
@@ -56,7 +57,7 @@ impl OwnerReport {
 }
 
 fn is_wrong(line: &FoundLine) -> bool {
-    !line.freed && (line.remedy.is_some() || line.state == "is held, and not there")
+    !line.freed && (line.remedy.is_some() || line.state == Problem::NotThere.to_string())
 }
 
 /// Runs the command.
@@ -176,7 +177,7 @@ fn clear(entry: &Entry, repair: bool, report: &mut OwnerReport) -> Result<()> {
     })?;
     let mut own = FoundLine {
         what: format!("record {}", entry.dir().display()),
-        state: "left behind".to_owned(),
+        state: State::LeftBehind.to_string(),
         remedy: Some("remove".to_owned()),
         failure: None,
         freed: false,
@@ -198,7 +199,7 @@ fn on_the_host(entry: &Entry, replay: &Replay, free: bool) -> Result<Vec<FoundLi
     let owner = Owner::of(entry.dir())?;
     let line = |leftover: &Leftover, result: Option<cofferdam_host::Result<()>>| FoundLine {
         what: leftover.to_string(),
-        state: "left behind".to_owned(),
+        state: State::LeftBehind.to_string(),
         remedy: Some("free".to_owned()),
         freed: matches!(result, Some(Ok(()))),
         failure: result.and_then(Result::err).map(|error| error.to_string()),

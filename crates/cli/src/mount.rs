@@ -9,6 +9,7 @@ use cofferdam_owner::{
     Root,
     control::{self, Question},
 };
+use cofferdam_plan::SANDBOX_PREFIX;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -116,7 +117,7 @@ fn entry(text: &str) -> Result<Value> {
     let (Some(source), Some(destination)) = (source, destination) else {
         bail!("--mount {text}: a mount must have both source and a destination");
     };
-    let source = if source.starts_with("sandbox://") {
+    let source = if source.starts_with(SANDBOX_PREFIX) {
         source.to_owned()
     } else {
         // The owner has another working directory.

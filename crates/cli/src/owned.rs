@@ -221,6 +221,9 @@ impl VmOwner {
     async fn check(&self, repair: bool) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let mut found = self.lasting().await?;
+        if found.is_empty() {
+            return Ok(report);
+        }
         // Mounts before the devices they are on, inner ones before outer ones.
         found.sort_by_key(|(difference, _)| match &difference.thing {
             Thing::Mount(path) => (0, std::cmp::Reverse(path.clone())),

@@ -58,10 +58,7 @@ pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
 }
 
 async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
-    let id = args
-        .id
-        .clone()
-        .unwrap_or_else(|| format!("cofferdam-{}", std::process::id()));
+    let id = args.container_name();
     let mut signals = Signals::watch().context("watching for signals")?;
     let bundle = std::path::absolute(&args.bundle).context("resolving the bundle's path")?;
     let mut spec = spec_at(&bundle.join("config.json"))?;
@@ -233,7 +230,7 @@ async fn died(vm: &UtilityVm, broken: &dyn std::fmt::Display) -> Stopped {
 }
 
 /// An error whose text holds its causes already.
-fn told(error: impl std::fmt::Display) -> anyhow::Error {
+pub(crate) fn told(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }
 

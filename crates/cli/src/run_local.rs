@@ -26,6 +26,7 @@ use crate::{
     exit::Exit,
     owned::Owned,
     plan::{check_image, planned, spec_at},
+    run::told,
     signals::{Event, Signals},
     timings::Timings,
 };
@@ -74,10 +75,7 @@ async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<Ended
     warn_of_disks(&plan);
     timings.reached("planned");
 
-    let id = args
-        .id
-        .clone()
-        .unwrap_or_else(|| format!("cofferdam-{}", std::process::id()));
+    let id = args.container_name();
     let local = Local::claim(root, &id, &bundle)?;
     let ended = local.run(runtime, &plan, &mut signals, timings).await;
     let closed = local.close().await;
@@ -202,11 +200,6 @@ impl Local {
         self.host.owner().tidy().map_err(told)?;
         self.owned.close()
     }
-}
-
-/// An error whose text holds its causes already.
-fn told(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("{error}")
 }
 
 /// The runtime from its start to its end. Its standard streams, and the terminal, are ours.

@@ -21,6 +21,7 @@ pub use crate::{
     error::{PlanError, Refusal},
     facts::{Facts, FileFacts, FileId, FileKind},
     further::{MountPlan, MountRequest, container_destination, plan_mount, wanted_by_mount},
+    mounts::SANDBOX_PREFIX,
     need::{DiskNeed, DiskSource, LayerNeed, Layers, Needs, ShareNeed},
     spec::{Mount, Spec, SpecError},
 };

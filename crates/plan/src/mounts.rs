@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A source below the sandbox: the guest resolves it.
-const SANDBOX_PREFIX: &str = "sandbox://";
+pub const SANDBOX_PREFIX: &str = "sandbox://";
 
 /// What a mount's type asks of cofferdam.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
