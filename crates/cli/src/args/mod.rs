@@ -1,0 +1,126 @@
+//! The command line: what can be asked, with help and an example for each command.
+
+mod mount;
+mod plan;
+mod run;
+mod values;
+mod vm;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::{
+    mount::{MountAddArgs, MountCommand},
+    plan::{PlanArgs, PlanFormat},
+    run::RunArgs,
+    vm::{Accelerator, VmArgs},
+};
+
+/// Linux containers, each in its own utility VM.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cofferdam",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    /// What is written to standard error while working: error, warn, info, debug or trace, or a filter such as
+    /// `cofferdam_qemu=trace,info`.
+    #[arg(
+        long,
+        global = true,
+        default_value = "warn",
+        value_name = "LEVEL",
+        env = "COFFERDAM_LOG"
+    )]
+    pub(crate) log_level: String,
+
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    /// Where owners of VMs are recorded, with their journals and control sockets: /run/cofferdam for root, else a
+    /// directory of this user's.
+    #[arg(long, global = true, value_name = "DIR", env = "COFFERDAM_ROOT")]
+    pub(crate) root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the container of a bundle in a new utility VM, or with --no-vm on this host, in the foreground.
+    ///
+    /// Standard input, output and error are the container's; the exit status is its exit status. cofferdam's own
+    /// failures exit with 125, an executable that cannot be run with 126, one that is not found with 127.
+    /// SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the third SIGINT or SIGTERM kills.
+    #[command(
+        after_help = "Examples:\n  cofferdam run --bundle ./busybox --memory 256M demo\n  \
+                            cofferdam run --bundle ./busybox --no-vm"
+    )]
+    Run(RunArgs),
+    /// Show what running a bundle would take, without starting or touching anything.
+    #[command(
+        after_help = "Examples:\n  cofferdam plan --bundle ./busybox --format json | jq .limits\n  \
+                            cofferdam plan --bundle ./web --bundle ./db"
+    )]
+    Plan(PlanArgs),
+    /// Compare what owners have written down with what is there, and free what nobody owns.
+    ///
+    /// A living owner compares its ledger, its VM's devices and its guest's mounts. What a dead one left is found by its
+    /// journal. Exits with 1 if something is wrong, or is left after --repair.
+    #[command(after_help = "Examples:\n  cofferdam fsck\n  cofferdam fsck --repair web")]
+    Fsck(FsckArgs),
+    /// Add mounts to a running container, remove them, and list them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  cofferdam mount add web --mount type=bind,source=/srv/data,destination=/data,readonly\n  \
+                            cofferdam mount remove web /data"
+    )]
+    Mount(MountCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FsckArgs {
+    /// Whom to look at; everybody when absent.
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+
+    /// Free what nobody owns: processes, devices, mounts, auto-managed disks, directories and records.
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}
