@@ -1,10 +1,16 @@
 //! From an archive to a layer's file.
 
-use std::{fs::File, io::BufRead};
+use std::{fs::File, io::BufRead, os::unix::fs::FileExt};
 
 use cofferdam_archive::Archive;
 
-use crate::LayerError;
+use crate::{
+    LayerError,
+    assemble::Assembly,
+    ext4,
+    space::{BLOCK, Space},
+    vhd,
+};
 
 /// The file system of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,7 +46,7 @@ pub struct Options {
 /// A layer that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
-    /// Names in it, the root not counted.
+    /// Entries of the archive.
     pub entries: u64,
     /// Size of the file system, in bytes.
     pub filesystem_bytes: u64,
@@ -48,20 +54,47 @@ pub struct Layer {
     pub file_bytes: u64,
     /// Root hash of the dm-verity tree (SHA-256).
     pub verity_root: Option<[u8; 32]>,
+    /// Extended attributes that were left out: those of namespaces that Linux does not have.
+    pub ignored_xattrs: u64,
 }
 
 /// Writes the archive's entries into `output`, an empty file, as a layer: whiteouts become those of overlay. The same
 /// archive and options give the same bytes. On an error the file's content means nothing.
+///
+/// # Errors
+/// What is wrong with the archive, what the file system cannot hold, and the system's reason for not writing.
 pub fn convert<R: BufRead>(
     archive: &mut Archive<R>,
     output: &File,
     options: &Options,
 ) -> Result<Layer, LayerError> {
-    let _ = (archive.next_entry()?, output, options);
+    let (bounds, sparse_unit): (_, fn(u64) -> u64) = match options.filesystem {
+        Filesystem::Ext4 => (ext4::bounds(), ext4::sparse_unit),
+        Filesystem::Erofs => todo!(),
+    };
+    let mut assembly = Assembly::new(Space::new(output, bounds), sparse_unit)?;
+    let mut entries = 0;
+    while let Some(entry) = archive.next_entry()? {
+        assembly.add(&entry, archive)?;
+        entries += 1;
+    }
+    assembly.close()?;
+    let blocks = match options.filesystem {
+        Filesystem::Ext4 => ext4::finish(&mut assembly)?,
+        Filesystem::Erofs => todo!(),
+    };
+    let filesystem_bytes = blocks * BLOCK;
+    output.set_len(filesystem_bytes)?;
+    let mut file_bytes = filesystem_bytes;
+    if options.container == Container::Vhd {
+        output.write_all_at(&vhd::footer(file_bytes, [0; 16]), file_bytes)?;
+        file_bytes += vhd::FOOTER_BYTES as u64;
+    }
     Ok(Layer {
-        entries: 0,
-        filesystem_bytes: 0,
-        file_bytes: 0,
+        entries,
+        filesystem_bytes,
+        file_bytes,
         verity_root: None,
+        ignored_xattrs: assembly.ignored_xattrs(),
     })
 }

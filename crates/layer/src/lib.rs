@@ -1,7 +1,17 @@
 //! Image layers as file systems: a tar stream in, ext4 or EROFS on a disk out.
 
+mod assemble;
+mod contents;
 mod convert;
 mod error;
+mod ext4;
+mod hard_links;
+mod records;
+mod space;
+mod spool;
+mod tree;
+mod vhd;
+mod xattr;
 
 pub use convert::{Container, Filesystem, Layer, Options, convert};
-pub use error::LayerError;
+pub use error::{LayerError, Show};
