@@ -1,41 +1,536 @@
 //! The stream of entries.
+//!
+//! An archive ends with two blocks of zeros, with one at the end of the input, or at the end of the input where a
+//! header could be: as Go's and GNU tar's readers have it, so that whatever a registry's other clients accept is
+//! accepted. What is after it is read by [`Archive::finish`] and means nothing.
 
 use std::io::BufRead;
 
-use crate::{ArchiveError, Entry, Limits};
+use crate::{
+    ArchiveError, Entry, Kind, Limits, Time,
+    error::Where,
+    header::{BLOCK_BYTES, Block, Header},
+    pax::Extended,
+    sparse::{self, Lines, Map},
+};
+
+/// Bytes of a path that are kept for messages.
+const KEPT_PATH: usize = 256;
 
 /// Reads the entries of a tar stream in order.
 #[derive(Debug)]
 pub struct Archive<R> {
     input: R,
     limits: Limits,
+    /// Bytes consumed.
+    position: u64,
+    /// Bytes of the current entry's data that are left, and of the padding after them.
+    data_left: u64,
+    padding: u64,
+    entries: u64,
+    global: Extended,
+    /// The current entry, for messages.
+    path: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    Ended,
+    Failed,
+}
+
+/// What headers before the entry's own said.
+#[derive(Debug, Default)]
+struct Before {
+    extended: Option<Extended>,
+    /// GNU's long name and long link.
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Before {
+    fn is_some(&self) -> bool {
+        self.extended.is_some() || self.path.is_some() || self.link.is_some()
+    }
 }
 
 impl<R: BufRead> Archive<R> {
     /// Starts at the stream's first byte.
     pub fn new(input: R, limits: Limits) -> Self {
-        Self { input, limits }
+        Self {
+            input,
+            limits,
+            position: 0,
+            data_left: 0,
+            padding: 0,
+            entries: 0,
+            global: Extended::default(),
+            path: Vec::new(),
+            state: State::Reading,
+        }
+    }
+
+    /// Offset of the next byte that is not consumed, in the decompressed stream.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// The next entry; what is left of the previous one's data is skipped. `None` at the archive's end.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the archive. There is no reading on after that.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
-        let _ = (&mut self.input, &self.limits);
-        Ok(None)
+        match self.state {
+            State::Ended => return Ok(None),
+            State::Failed => {
+                return Err(ArchiveError::Failed {
+                    place: self.here().place(),
+                });
+            }
+            State::Reading => {}
+        }
+        let next = self.read_entry();
+        match &next {
+            Ok(Some(_)) => {}
+            Ok(None) => self.state = State::Ended,
+            Err(_) => self.state = State::Failed,
+        }
+        next
     }
 
     /// The next piece of the current entry's data, straight from the input's buffer; empty at its end. Of a sparse
     /// file: the segments' data, one after the other. Call [`Archive::consume`] with how much of it was used.
+    ///
+    /// # Errors
+    /// The input's, and that it ends too early.
     pub fn data(&mut self) -> Result<&[u8], ArchiveError> {
-        Ok(&[])
+        if self.data_left == 0 {
+            return Ok(&[]);
+        }
+        let at = Where {
+            offset: self.position,
+            path: &self.path,
+        };
+        let limit = check_bytes(&self.limits, self.position, at);
+        match self.input.fill_buf() {
+            Ok([]) => {
+                self.state = State::Failed;
+                Err(at.truncated("a file's data"))
+            }
+            Ok(bytes) => {
+                limit?;
+                let length = bytes
+                    .len()
+                    .min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
+                Ok(&bytes[..length])
+            }
+            Err(source) => {
+                self.state = State::Failed;
+                Err(ArchiveError::Read {
+                    place: at.place(),
+                    source,
+                })
+            }
+        }
     }
 
     /// Takes `length` bytes off what [`Archive::data`] gave.
     pub fn consume(&mut self, length: usize) {
-        self.input.consume(length);
+        let length = length.min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
+        self.data_left -= length as u64;
+        self.advance(length);
     }
 
     /// Reads to the end of the input, which a digest of the whole covers, and gives it back.
-    pub fn finish(self) -> Result<R, ArchiveError> {
-        Ok(self.input)
+    ///
+    /// # Errors
+    /// The input's.
+    pub fn finish(mut self) -> Result<R, ArchiveError> {
+        loop {
+            let length = self.fill()?.len();
+            if length == 0 {
+                return Ok(self.input);
+            }
+            self.advance(length);
+        }
     }
+
+    fn read_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
+        self.skip_data()?;
+        let mut before = Before::default();
+        loop {
+            let offset = self.position;
+            let Some(block) = self.header_block()? else {
+                if before.is_some() {
+                    return Err(ArchiveError::Stray {
+                        place: self.here().place(),
+                    });
+                }
+                return Ok(None);
+            };
+            let header = Header::new(&block, offset, &self.path)?;
+            match header.typeflag() {
+                b'x' => {
+                    let records = self.records(&header, &mut before)?;
+                    let segments = self.limits.segments;
+                    before
+                        .extended
+                        .get_or_insert_default()
+                        .read(&records, header.place(), segments)?;
+                }
+                b'g' => {
+                    let records = self.records(&header, &mut before)?;
+                    let segments = self.limits.segments;
+                    self.global.read(&records, header.place(), segments)?;
+                }
+                b'L' => before.path = Some(self.long_name(&header, &mut before)?),
+                b'K' => before.link = Some(self.long_name(&header, &mut before)?),
+                _ => return self.entry(&header, before).map(Some),
+            }
+        }
+    }
+
+    /// The entry of a header that is its own.
+    fn entry(&mut self, header: &Header<'_>, before: Before) -> Result<Entry, ArchiveError> {
+        let mut extended = before.extended.unwrap_or_default();
+        let global = &self.global;
+        let path = extended
+            .sparse
+            .name
+            .take()
+            .or(before.path)
+            .or_else(|| extended.path.take())
+            .or_else(|| global.path.clone())
+            .unwrap_or_else(|| header.path().into_owned());
+        self.path.clear();
+        self.path.extend_from_slice(&path[..path.len().min(KEPT_PATH)]);
+        let at = Where {
+            offset: header.place().offset,
+            path: &path,
+        };
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(at.limit("entries", self.limits.entries));
+        }
+        check_path(&path, "the path", self.limits.path_bytes, at)?;
+        let link = before
+            .link
+            .or_else(|| extended.link.take())
+            .or_else(|| global.link.clone())
+            .unwrap_or_else(|| header.link().to_vec());
+        let id = |field,
+                  extended: Option<i64>,
+                  global: Option<i64>,
+                  own: &dyn Fn() -> Result<i64, ArchiveError>| {
+            let value = match extended.or(global) {
+                Some(value) => value,
+                None => own()?,
+            };
+            u32::try_from(value)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| at.range(field, value, u64::from(u32::MAX - 1)))
+        };
+        let uid = id("the user ID", extended.uid, global.uid, &|| header.uid())?;
+        let gid = id("the group ID", extended.gid, global.gid, &|| header.gid())?;
+        let mtime = match extended.mtime.or(global.mtime) {
+            Some(mtime) => mtime,
+            None => Time {
+                seconds: header.mtime()?,
+                nanoseconds: 0,
+            },
+        };
+        let stored = match extended.size.or(global.size) {
+            Some(size) => size,
+            None => header.size()?,
+        };
+        let stored =
+            u64::try_from(stored).map_err(|_| at.range("the size", stored, self.limits.file_bytes))?;
+        if stored > self.limits.file_bytes {
+            return Err(at.limit("bytes of a file", self.limits.file_bytes));
+        }
+        let mut xattrs = std::mem::take(&mut extended.xattrs);
+        for xattr in &global.xattrs {
+            if let Err(place) = xattrs.binary_search_by(|own| own.name.cmp(&xattr.name)) {
+                xattrs.insert(place, xattr.clone());
+            }
+        }
+        let kind = self.kind(header, &extended, &path, link, stored)?;
+        Ok(Entry {
+            path,
+            kind,
+            mode: header.mode()?,
+            uid,
+            gid,
+            mtime,
+            xattrs,
+        })
+    }
+
+    fn kind(
+        &mut self,
+        header: &Header<'_>,
+        extended: &Extended,
+        path: &[u8],
+        link: Vec<u8>,
+        stored: u64,
+    ) -> Result<Kind, ArchiveError> {
+        let at = Where {
+            offset: header.place().offset,
+            path,
+        };
+        let target = |link: Vec<u8>, most| {
+            check_path(&link, "the link's target", most, at)?;
+            Ok(link)
+        };
+        let most = self.limits.path_bytes;
+        // What has no data may state a size all the same: POSIX gives it to links; others say the size of a directory.
+        // Only where data follows is it skipped: for hard links in pax archives, as GNU tar and libarchive do it.
+        let kind = match header.typeflag() {
+            b'0' | 0 | b'7' if path.ends_with(b"/") && !extended.sparse.is_some() => Kind::Directory,
+            b'0' | 0 | b'7' if extended.sparse.is_some() => return self.pax_sparse(extended, stored, at),
+            b'0' | 0 | b'7' => {
+                self.expect_data(stored);
+                Kind::File {
+                    size: stored,
+                    segments: None,
+                }
+            }
+            b'S' if header.is_gnu() => return self.gnu_sparse(header, stored, at),
+            b'1' => {
+                if extended.size.is_some_and(|size| size > 0) {
+                    self.expect_data(stored);
+                }
+                Kind::HardLink {
+                    target: target(link, most)?,
+                }
+            }
+            b'2' => Kind::Symlink {
+                target: target(link, most)?,
+            },
+            b'3' | b'4' => {
+                let (major, minor) = header.device()?;
+                if header.typeflag() == b'3' {
+                    Kind::CharacterDevice { major, minor }
+                } else {
+                    Kind::BlockDevice { major, minor }
+                }
+            }
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
+            typeflag => {
+                return Err(ArchiveError::Type {
+                    place: at.place(),
+                    typeflag,
+                });
+            }
+        };
+        Ok(kind)
+    }
+
+    fn gnu_sparse(&mut self, header: &Header<'_>, stored: u64, at: Where<'_>) -> Result<Kind, ArchiveError> {
+        let (mut map, size, mut more) = Map::start(header.block(), at)?;
+        while more {
+            let block = self.block("the map of a sparse file")?;
+            more = map.go_on(&block, at)?;
+            if map.len() > self.limits.segments {
+                return Err(at.limit("segments of a sparse file", self.limits.segments as u64));
+            }
+        }
+        let segments = map.segments(size, stored, at)?;
+        self.sparse_file(size, segments, stored, at)
+    }
+
+    fn pax_sparse(&mut self, extended: &Extended, stored: u64, at: Where<'_>) -> Result<Kind, ArchiveError> {
+        let size = extended
+            .sparse
+            .real_size
+            .ok_or_else(|| at.sparse("its real size is missing"))?;
+        if extended.sparse.major.unwrap_or(0) == 0 {
+            let segments = sparse::segments(&extended.sparse.map, size, stored, at)?;
+            return self.sparse_file(size, segments, stored, at);
+        }
+        if extended.sparse.major != Some(1) {
+            return Err(at.sparse("its version is unknown"));
+        }
+        let mut lines = Lines::default();
+        let mut left = stored;
+        let numbers = loop {
+            left = left
+                .checked_sub(BLOCK_BYTES as u64)
+                .ok_or_else(|| at.sparse("its map is longer than all of it"))?;
+            let block = self.block("the map of a sparse file")?;
+            if let Some(numbers) = lines.block(&block, self.limits.segments, at)? {
+                break numbers;
+            }
+        };
+        let segments = sparse::segments(&numbers, size, left, at)?;
+        self.sparse_file(size, segments, left, at)
+    }
+
+    fn sparse_file(
+        &mut self,
+        size: i64,
+        segments: Vec<crate::Segment>,
+        stored: u64,
+        at: Where<'_>,
+    ) -> Result<Kind, ArchiveError> {
+        // Negative sizes were refused with the map.
+        let size = u64::try_from(size).unwrap_or_default();
+        if size > self.limits.file_bytes {
+            return Err(at.limit("bytes of a file", self.limits.file_bytes));
+        }
+        self.expect_data(stored);
+        Ok(Kind::File {
+            size,
+            segments: Some(segments),
+        })
+    }
+
+    fn expect_data(&mut self, length: u64) {
+        self.data_left = length;
+        self.padding = length.next_multiple_of(BLOCK_BYTES as u64) - length;
+    }
+
+    /// The data of an extended header.
+    fn records(&mut self, header: &Header<'_>, before: &mut Before) -> Result<Vec<u8>, ArchiveError> {
+        let size = header.size()?;
+        let at = header.place();
+        let length = usize::try_from(size)
+            .map_err(|_| at.range("the size", size, self.limits.extended_bytes as u64))?;
+        before.bytes = before.bytes.saturating_add(length);
+        if before.bytes > self.limits.extended_bytes {
+            return Err(at.limit("bytes of extended headers", self.limits.extended_bytes as u64));
+        }
+        self.expect_data(length as u64);
+        let mut records = Vec::with_capacity(length);
+        while records.len() < length {
+            let data = self.data()?;
+            records.extend_from_slice(data);
+            let taken = data.len();
+            self.consume(taken);
+        }
+        self.skip_data()?;
+        Ok(records)
+    }
+
+    fn long_name(&mut self, header: &Header<'_>, before: &mut Before) -> Result<Vec<u8>, ArchiveError> {
+        let mut name = self.records(header, before)?;
+        if let Some(end) = name.iter().position(|byte| *byte == 0) {
+            name.truncate(end);
+        }
+        Ok(name)
+    }
+
+    /// The next header; `None` at the archive's end.
+    fn header_block(&mut self) -> Result<Option<Block>, ArchiveError> {
+        if self.fill()?.is_empty() {
+            return Ok(None);
+        }
+        let block = self.block("a header")?;
+        if block != [0; BLOCK_BYTES] {
+            return Ok(Some(block));
+        }
+        if self.fill()?.is_empty() {
+            return Ok(None);
+        }
+        let at = self.position;
+        if self.block("the block after a block of zeros")? == [0; BLOCK_BYTES] {
+            return Ok(None);
+        }
+        let place = Where {
+            offset: at,
+            path: &self.path,
+        }
+        .place();
+        Err(ArchiveError::LoneZeroBlock { place })
+    }
+
+    /// The next 512 bytes.
+    fn block(&mut self, part: &'static str) -> Result<Block, ArchiveError> {
+        if let Some(block) = self.fill()?.first_chunk::<BLOCK_BYTES>() {
+            let block = *block;
+            self.advance(BLOCK_BYTES);
+            return Ok(block);
+        }
+        let mut block = [0; BLOCK_BYTES];
+        let mut filled = 0;
+        while filled < BLOCK_BYTES {
+            let bytes = self.fill()?;
+            if bytes.is_empty() {
+                return Err(self.here().truncated(part));
+            }
+            let length = bytes.len().min(BLOCK_BYTES - filled);
+            block[filled..filled + length].copy_from_slice(&bytes[..length]);
+            filled += length;
+            self.advance(length);
+        }
+        Ok(block)
+    }
+
+    /// Skips what is left of the data, and the padding. Padding may be cut off at the input's end: some writers do not
+    /// pad the last entry.
+    fn skip_data(&mut self) -> Result<(), ArchiveError> {
+        while self.data_left > 0 {
+            let length = self.data()?.len();
+            self.consume(length);
+        }
+        while self.padding > 0 {
+            let length = self.fill()?.len();
+            if length == 0 {
+                break;
+            }
+            let length = length.min(self.padding as usize);
+            self.padding -= length as u64;
+            self.advance(length);
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self) -> Result<&[u8], ArchiveError> {
+        let at = Where {
+            offset: self.position,
+            path: &self.path,
+        };
+        check_bytes(&self.limits, self.position, at)?;
+        self.input.fill_buf().map_err(|source| ArchiveError::Read {
+            place: at.place(),
+            source,
+        })
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.input.consume(length);
+        self.position += length as u64;
+    }
+
+    fn here(&self) -> Where<'_> {
+        Where {
+            offset: self.position,
+            path: &self.path,
+        }
+    }
+}
+
+fn check_bytes(limits: &Limits, position: u64, at: Where<'_>) -> Result<(), ArchiveError> {
+    if position > limits.archive_bytes {
+        return Err(at.limit("bytes", limits.archive_bytes));
+    }
+    Ok(())
+}
+
+fn check_path(path: &[u8], field: &'static str, most: usize, at: Where<'_>) -> Result<(), ArchiveError> {
+    let reason = if path.is_empty() {
+        "is empty"
+    } else if path.contains(&0) {
+        "has a NUL byte"
+    } else if path.len() > most {
+        return Err(at.limit("bytes of a path", most as u64));
+    } else {
+        return Ok(());
+    };
+    Err(at.path(field, reason))
 }

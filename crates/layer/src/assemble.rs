@@ -114,10 +114,11 @@ impl<'f> Assembly<'f> {
                 unit,
             )?;
             let number = self.tree.inodes.push(&inode)?;
-            return Ok(match dentry {
+            match dentry {
                 Some(dentry) => self.tree.rename_to(dentry, number)?,
                 None => self.tree.add_name(directory, name, number).map(drop)?,
-            });
+            }
+            return Ok(());
         }
         self.put(directory, name, inode).map(drop)
     }

@@ -7,9 +7,9 @@ use cofferdam_archive::Archive;
 use crate::{
     LayerError,
     assemble::Assembly,
-    ext4,
+    erofs, ext4,
     space::{BLOCK, Space},
-    vhd,
+    verity, vhd,
 };
 
 /// The file system of a layer.
@@ -70,7 +70,7 @@ pub fn convert<R: BufRead>(
 ) -> Result<Layer, LayerError> {
     let (bounds, sparse_unit): (_, fn(u64) -> u64) = match options.filesystem {
         Filesystem::Ext4 => (ext4::bounds(), ext4::sparse_unit),
-        Filesystem::Erofs => todo!(),
+        Filesystem::Erofs => (erofs::bounds(), erofs::sparse_unit),
     };
     let mut assembly = Assembly::new(Space::new(output, bounds), sparse_unit)?;
     let mut entries = 0;
@@ -81,11 +81,17 @@ pub fn convert<R: BufRead>(
     assembly.close()?;
     let blocks = match options.filesystem {
         Filesystem::Ext4 => ext4::finish(&mut assembly)?,
-        Filesystem::Erofs => todo!(),
+        Filesystem::Erofs => erofs::finish(&mut assembly)?,
     };
     let filesystem_bytes = blocks * BLOCK;
     output.set_len(filesystem_bytes)?;
     let mut file_bytes = filesystem_bytes;
+    let mut verity_root = None;
+    if options.verity {
+        let tree = verity::append(output, blocks, [0; 16])?;
+        file_bytes = tree.end * BLOCK;
+        verity_root = Some(tree.root);
+    }
     if options.container == Container::Vhd {
         output.write_all_at(&vhd::footer(file_bytes, [0; 16]), file_bytes)?;
         file_bytes += vhd::FOOTER_BYTES as u64;
@@ -94,7 +100,7 @@ pub fn convert<R: BufRead>(
         entries,
         filesystem_bytes,
         file_bytes,
-        verity_root: None,
+        verity_root,
         ignored_xattrs: assembly.ignored_xattrs(),
     })
 }

@@ -3,6 +3,7 @@
 mod assemble;
 mod contents;
 mod convert;
+mod erofs;
 mod error;
 mod ext4;
 mod hard_links;
@@ -10,6 +11,7 @@ mod records;
 mod space;
 mod spool;
 mod tree;
+mod verity;
 mod vhd;
 mod xattr;
 

@@ -53,11 +53,6 @@ impl<'f> Space<'f> {
         self.next
     }
 
-    /// The name of the file system.
-    pub(crate) fn filesystem(&self) -> &'static str {
-        self.bounds.filesystem
-    }
-
     /// Takes `count` blocks in a row.
     pub(crate) fn allocate(&mut self, count: u64) -> Result<u64, LayerError> {
         let first = self.next;
@@ -90,6 +85,11 @@ impl<'f> Space<'f> {
     /// Puts bytes at a position of the file.
     pub(crate) fn write(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, position)
+    }
+
+    /// Reads back what is at a position; 0 at the file's end.
+    pub(crate) fn read_some(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(bytes, position)
     }
 
     /// Takes blocks for `bytes`, and puts them there.

@@ -242,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn more_than_fits_in_memory_is_read_back_as_it_was_written(
-            writes in prop::collection::vec((0u64..100_000, prop::collection::vec(any::<u8>(), 1..9000)), 1..60),
+            writes in prop::collection::vec((0u64..100_000, prop::collection::vec(any::<u8>(), 1..9000)), 1..20),
         ) {
             let mut spool = Spool::new(4 * PAGE);
             let mut plain = vec![0u8; 120_000];
@@ -258,10 +258,10 @@ mod tests {
 
         #[test]
         fn bits_are_those_that_were_set(
-            ranges in prop::collection::vec((0u64..100_000, 0u64..70_000, any::<bool>()), 1..20),
+            ranges in prop::collection::vec((0u64..70_000, 0u64..40_000, any::<bool>()), 1..8),
         ) {
             let mut spool = Spool::new(2 * PAGE);
-            let mut plain = vec![false; 170_000];
+            let mut plain = vec![false; 112_000];
             for (first, count, value) in ranges {
                 spool.set_bits(first, count, value).unwrap();
                 plain[first as usize..(first + count) as usize].fill(value);

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn geometries_are_those_of_the_specification() {
-        assert_eq!(geometry(40 << 11), (1204, 4, 17));
+        assert_eq!(geometry(40 << 11), (963, 5, 17));
         assert_eq!(geometry(10 << 21), (20_805, 16, 63));
         assert_eq!(geometry(u64::MAX), (65_535, 16, 255));
     }

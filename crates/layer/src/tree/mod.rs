@@ -123,11 +123,6 @@ impl Tree {
         self.dentries.get(number)
     }
 
-    /// How many names there are or were.
-    pub(crate) fn dentry_count(&self) -> u32 {
-        self.dentries.count()
-    }
-
     /// Text of a length that is kept before it.
     pub(crate) fn append_counted(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let at = self.text.append(&(bytes.len() as u32).to_le_bytes())?;
