@@ -4,9 +4,11 @@ mod args;
 mod boot_files;
 mod exit;
 mod fsck;
+mod layer;
 mod mount;
 mod owned;
 mod plan;
+mod progress;
 mod run;
 mod run_local;
 mod signals;
@@ -40,6 +42,7 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Plan(args) => plan::execute(&args),
         Command::Fsck(args) => fsck::execute(&root, &args),
         Command::Mount(command) => mount::execute(&root, &command),
+        Command::Layer(command) => layer::execute(&command),
         Command::Run(args) => {
             // Two workers: one may be busy with a stream while the other answers the guest.
             let runtime = tokio::runtime::Builder::new_multi_thread()

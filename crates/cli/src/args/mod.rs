@@ -1,5 +1,6 @@
 //! The command line: what can be asked, with help and an example for each command.
 
+mod layer;
 mod mount;
 mod plan;
 mod run;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
     mount::{MountAddArgs, MountCommand},
     plan::{PlanArgs, PlanFormat},
     run::RunArgs,
@@ -89,6 +91,9 @@ pub(crate) enum Command {
                             cofferdam mount remove web /data"
     )]
     Mount(MountCommand),
+    /// Make disks of layers: from archives, or empty.
+    #[command(subcommand)]
+    Layer(LayerCommand),
 }
 
 #[derive(Debug, Args)]

@@ -116,18 +116,13 @@ fn write_directories(tree: &mut Tree, space: &mut Space<'_>) -> Result<(), Layer
         // The directory's own two names, and `..` of each directory in it.
         let links = written.subdirectories.saturating_add(2);
         inode.links = if links < MOST_LINKS { links } else { 1 };
-        inode.number = if written.indexed {
-            inode.number | INDEXED
-        } else {
-            inode.number
-        };
+        if written.indexed {
+            inode.flags.set(Flags::INDEXED);
+        }
         tree.inodes.set(record, &inode)?;
     }
     Ok(())
 }
-
-/// A number's highest bit: the directory has an index. No file system made here has that many inodes.
-const INDEXED: u32 = 1 << 31;
 
 /// Extents that do not fit into an inode, targets of long links, and attributes in blocks.
 fn write_maps_and_attributes(tree: &mut Tree, space: &mut Space<'_>) -> Result<(), LayerError> {
@@ -208,18 +203,16 @@ fn write_inodes(
     };
     piece.resize(INODE_BYTES, 0);
     for record in 0..tree.inodes.count() {
-        let mut inode = tree.inodes.get(record)?;
+        let inode = tree.inodes.get(record)?;
         if inode.links == 0 {
             continue;
         }
-        let indexed = inode.number & INDEXED != 0;
-        inode.number &= !INDEXED;
         if inode.is_dir() {
             *directories
                 .entry(u64::from(inode.number - 1) / geometry.group_inodes)
                 .or_insert(0) += 1;
         }
-        let details = details(tree, space, &inode, indexed)?;
+        let details = details(tree, space, &inode)?;
         piece.extend_from_slice(&inode::to_bytes(&inode, &details));
         if record == ROOT {
             piece.resize((FIRST_INODE as usize - 1) * INODE_BYTES, 0);
@@ -237,12 +230,7 @@ fn write_inodes(
     Ok((directories, uuid))
 }
 
-fn details(
-    tree: &mut Tree,
-    space: &mut Space<'_>,
-    inode: &Inode,
-    indexed: bool,
-) -> Result<Details, LayerError> {
+fn details(tree: &mut Tree, space: &mut Space<'_>, inode: &Inode) -> Result<Details, LayerError> {
     if inode.links > MOST_LINKS {
         return Err(unrepresentable(
             inode,
@@ -292,7 +280,12 @@ fn details(
                 count: inode.size.div_ceil(BLOCK),
             };
             details.size = inode.size;
-            details.flags = EXTENTS_FL | if indexed { INDEX_FL } else { 0 };
+            details.flags = EXTENTS_FL
+                | if inode.flags.has(Flags::INDEXED) {
+                    INDEX_FL
+                } else {
+                    0
+                };
             details.area = extents::build(&[run], space)?.bytes;
             details.blocks = run.count;
         }
@@ -361,7 +354,7 @@ fn target(tree: &mut Tree, inode: &Inode) -> Result<Vec<u8>, LayerError> {
 
 fn unrepresentable(inode: &Inode, what: String) -> LayerError {
     LayerError::Unrepresentable {
-        path: Show::new(format!("inode {}", inode.number & !INDEXED).as_bytes()),
+        path: Show::new(format!("inode {}", inode.number).as_bytes()),
         filesystem: NAME,
         what,
     }

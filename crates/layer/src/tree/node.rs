@@ -41,6 +41,8 @@ impl Flags {
     pub(crate) const XATTR_BLOCK: u16 = 16;
     /// The file system has written a block map: `extra` is where its root is kept.
     pub(crate) const ROOTED: u16 = 32;
+    /// A directory that was written with an index.
+    pub(crate) const INDEXED: u16 = 64;
 
     /// Whether it is so.
     pub(crate) fn has(self, flag: u16) -> bool {
