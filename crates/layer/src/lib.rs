@@ -8,6 +8,7 @@ mod error;
 mod ext4;
 mod hard_links;
 mod records;
+mod scratch;
 mod space;
 mod spool;
 mod tree;
@@ -17,3 +18,4 @@ mod xattr;
 
 pub use convert::{Container, Filesystem, Layer, Options, convert};
 pub use error::{LayerError, Show};
+pub use scratch::{SCRATCH_BYTES, Scratch, ScratchError, scratch};

@@ -1,10 +1,18 @@
 //! `cofferdam layer scratch`: an empty, writable disk.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use cofferdam_layer::scratch;
 
-use crate::args::ScratchArgs;
+use crate::{args::ScratchArgs, progress};
 
 /// Runs the command.
 pub(super) fn execute(args: &ScratchArgs) -> Result<()> {
-    bail!("{}: not made", args.disk.display())
+    let made = scratch(&args.disk, args.size)?;
+    println!(
+        "{}: {} for data, {} on this host",
+        args.disk.display(),
+        progress::bytes(made.disk_bytes),
+        progress::bytes(made.allocated_bytes)
+    );
+    Ok(())
 }
