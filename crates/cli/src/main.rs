@@ -4,6 +4,7 @@ mod args;
 mod boot_files;
 mod exit;
 mod fsck;
+mod image;
 mod layer;
 mod mount;
 mod owned;
@@ -42,6 +43,7 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Plan(args) => plan::execute(&args),
         Command::Fsck(args) => fsck::execute(&root, &args),
         Command::Mount(command) => mount::execute(&root, &command),
+        Command::Image(args) => image::execute(&args),
         Command::Layer(command) => layer::execute(&command),
         Command::Run(args) => {
             // Two workers: one may be busy with a stream while the other answers the guest.

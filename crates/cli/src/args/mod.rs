@@ -1,5 +1,6 @@
 //! The command line: what can be asked, with help and an example for each command.
 
+mod image;
 mod layer;
 mod mount;
 mod plan;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    image::{ImageArgs, ImageCommand, ImportArgs, PullArgs, RegistryArgs, StoreArgs, VariantArgs},
     layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
     mount::{MountAddArgs, MountCommand},
     plan::{PlanArgs, PlanFormat},
@@ -91,6 +93,8 @@ pub(crate) enum Command {
                             cofferdam mount remove web /data"
     )]
     Mount(MountCommand),
+    /// Fetch, import, list and remove images.
+    Image(ImageArgs),
     /// Make disks of layers: from archives, or empty.
     #[command(subcommand)]
     Layer(LayerCommand),
