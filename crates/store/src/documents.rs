@@ -170,7 +170,7 @@ impl Documents {
         name: &str,
         first: Vec<u8>,
         platform: &Platform,
-        fetch: &mut dyn FnMut(&Digest, u64, Kind) -> Result<Vec<u8>, StoreError>,
+        fetch: &mut Fetch<'_>,
     ) -> Result<Self, StoreError> {
         let mut checked = |what: String, descriptor: &Descriptor, kind| {
             let digest = digest_in(&what, descriptor.digest().as_ref())?;
@@ -192,7 +192,7 @@ impl Documents {
         for _ in 0..2 {
             if let Top::Index(index) = &manifest {
                 let what = format!("the manifest of {name} for {platform}");
-                bytes = checked(what.clone(), choose(index, platform)?, Kind::Manifest)?;
+                bytes = checked(what.clone(), choose(index, platform)?, DocumentKind::Manifest)?;
                 manifest = top(&what, &bytes)?;
             }
         }
@@ -204,7 +204,7 @@ impl Documents {
             });
         };
         let what = format!("the configuration of {name}");
-        let config = checked(what, manifest.config(), Kind::Config)?;
+        let config = checked(what, manifest.config(), DocumentKind::Config)?;
         Self::of(name, bytes, &manifest, config)
     }
 
@@ -280,9 +280,21 @@ impl Documents {
 
 /// Which document is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DocumentKind {
     /// A manifest or an index.
     Manifest,
     /// A configuration.
     Config,
 }
+
+impl fmt::Display for DocumentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Manifest => "manifest",
+            Self::Config => "configuration",
+        })
+    }
+}
+
+/// How a document is fetched: by its digest and its size in bytes.
+pub type Fetch<'a> = dyn FnMut(&Digest, u64, DocumentKind) -> Result<Vec<u8>, StoreError> + 'a;

@@ -68,6 +68,15 @@ pub enum StoreError {
         /// What there is.
         available: String,
     },
+    /// A document could not be fetched.
+    #[error("{what}: {source}")]
+    Fetch {
+        /// Which document.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A layer could not be read.
     #[error("layer {number} of {count} ({digest}): {source}")]
     Read {

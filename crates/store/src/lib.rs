@@ -28,7 +28,7 @@ mod store;
 
 pub use check::Problem;
 pub use collect::Collected;
-pub use documents::{Documents, LayerDocument, Platform};
+pub use documents::{DocumentKind, Documents, Fetch, LayerDocument, Platform};
 pub use error::StoreError;
 pub use image::{Image, ImageSummary};
 pub use ingest::{LayerProgress, LayerSource, Watch};
