@@ -123,6 +123,7 @@ impl From<MountError> for AgentError {
         match error {
             MountError::Io { action, source } => Self::Io { action, source },
             MountError::Invalid(reason) => Self::Invalid(reason),
+            MountError::Verity { .. } => Self::Invalid(error.to_string()),
             MountError::Busy { what, holder } => Self::Busy { what, holder },
         }
     }

@@ -96,6 +96,10 @@ fn action_and_source(error: HostError) -> (String, io::Error) {
             "mounting".to_owned(),
             io::Error::new(io::ErrorKind::InvalidInput, reason),
         ),
+        HostError::Mount(MountError::Verity { device, problem }) => (
+            format!("dm-verity of {device}"),
+            io::Error::new(io::ErrorKind::InvalidData, problem),
+        ),
         HostError::Refused { action, reason } => (action, io::Error::other(reason)),
         HostError::TimedOut { action, limit_ms } => {
             let reason = format!("not done within {limit_ms} ms");

@@ -10,9 +10,7 @@ use std::{
 };
 
 use cofferdam_mounting::{
-    MountError,
-    filesystem::Filesystem,
-    mount_point,
+    MountError, layer, mount_point,
     overlay::{self, Overlay},
 };
 use rustix::mount::MountFlags;
@@ -122,7 +120,9 @@ pub(crate) fn unmount(point: &Path) -> Result<()> {
 }
 
 fn mount_disk(node: &Node, point: &Path, read_only: bool) -> Result<()> {
-    let found = Filesystem::detect(&node.path)?;
+    let name = verity_name(&node.path);
+    let source = layer::Source::open(&node.path, &name, read_only, None)?;
+    let found = source.filesystem();
     let mut options = Vec::new();
     // A read-only mount of a device that refuses writes must leave the journal alone.
     if read_only && node.read_only {
@@ -138,7 +138,18 @@ fn mount_disk(node: &Node, point: &Path, read_only: bool) -> Result<()> {
     } else {
         MountFlags::empty()
     };
-    Ok(found.mount(&node.path, point, flags, &options.join(","))?)
+    source.mount(point, flags, &options.join(",")).map_err(|error| {
+        if let Err(left) = layer::close(&name) {
+            tracing::warn!(error = %left, "removing a dm-verity device after a failed mount");
+        }
+        error.into()
+    })
+}
+
+/// The name of the device that checks another: it goes when that one is detached.
+pub(crate) fn verity_name(node: &Path) -> String {
+    let name = node.file_name().unwrap_or_default().to_string_lossy();
+    format!("cofferdam-{name}")
 }
 
 /// The path as the mount table has it: no symbolic link leads to it. The directory itself may be absent, the one it is

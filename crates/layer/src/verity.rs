@@ -63,12 +63,11 @@ pub(crate) fn append(file: &File, blocks: u64, uuid: [u8; 16]) -> io::Result<Tre
     })
 }
 
-/// The levels, the lowest first. On the disk the highest comes first.
+/// The levels, the lowest first; none over a single block. On the disk the highest comes first.
 fn levels(blocks: u64) -> Vec<Level> {
     let mut counts = Vec::new();
     let mut below = blocks;
-    // One block is a level too: its hash would else be nowhere.
-    while below > 1 || counts.is_empty() {
+    while below > 1 {
         below = below.div_ceil(IN_BLOCK);
         counts.push(below);
     }
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn the_smallest_level_comes_first() {
         let level = |first, count| Level { first, count };
-        assert_eq!(levels(1), [level(2, 1)]);
+        assert_eq!(levels(1), []);
         assert_eq!(levels(128), [level(129, 1)]);
         assert_eq!(levels(129), [level(131, 2), level(130, 1)]);
         assert_eq!(

@@ -25,6 +25,14 @@ pub enum MountError {
         /// Who holds it.
         holder: String,
     },
+    /// A device's blocks are to be checked against a hash tree, and cannot be, or are not what the tree says.
+    #[error("dm-verity of {device}: {problem}")]
+    Verity {
+        /// The device, as its node is called.
+        device: String,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// Result of one step.

@@ -4,6 +4,8 @@
 //! * [`mount_point`] makes mount points, clears them, binds.
 //! * [`mountinfo`] is the mount table, as the kernel tells it: what is mounted is read, never remembered.
 //! * [`overlay`] stacks layers.
+//! * [`verity`] finds a hash tree behind a layer's file system, [`mapper`] has the kernel check every block against it,
+//!   and [`layer`] is both together.
 //!
 //! Every removal is idempotent: what is absent counts as done.
 //!
@@ -19,10 +21,14 @@
 //! # Ok::<(), cofferdam_mounting::MountError>(())
 //! ```
 
+mod dm_ioctl;
 mod error;
 pub mod filesystem;
+pub mod layer;
+pub mod mapper;
 pub mod mount_point;
 pub mod mountinfo;
 pub mod overlay;
+pub mod verity;
 
 pub use crate::error::{During, MountError, Result};

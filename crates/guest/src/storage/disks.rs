@@ -10,15 +10,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cofferdam_mounting::{
-    filesystem::{Filesystem, mount_fs},
-    mount_point,
-};
+use cofferdam_mounting::{filesystem::Filesystem, layer, mount_point};
 use cofferdam_protocol::settings::MappedVirtualDisk;
 use rustix::mount::{MountFlags, mount_remount};
 
 use super::{
     path::guest_path,
+    pin::root_digest,
     scsi::{BlockDevice, System},
 };
 use crate::error::{AgentError, During, Result};
@@ -49,6 +47,8 @@ struct Disk {
 #[derive(Debug)]
 struct Internal {
     path: PathBuf,
+    /// The name of the device that checks the disk's blocks, if the disk has a hash tree.
+    verity: String,
     writable: bool,
     /// Why it can never become writable.
     frozen: Option<&'static str>,
@@ -61,7 +61,6 @@ impl Disks {
         for (asked, what) in [
             (request.encrypted, "an encrypted disk"),
             (request.ensure_filesystem, "formatting a disk"),
-            (request.verity_info.is_some(), "dm-verity"),
         ] {
             if asked {
                 return Err(AgentError::NotSupported(format!("{what} is not supported")));
@@ -156,6 +155,7 @@ impl Disk {
             && let Some(internal) = &self.mounted
         {
             mount_point::clear(&internal.path)?;
+            layer::close(&internal.verity)?;
             self.mounted = None;
         }
         Ok(())
@@ -180,29 +180,49 @@ impl Internal {
             format!("-p{partition}")
         };
         let path = Path::new(INTERNAL).join(format!("{controller}-{lun}{suffix}"));
-        let found = Filesystem::detect(&device.node)?;
+        let verity = format!("scsi-{controller}-{lun}{suffix}");
+        let pin = root_digest(request.verity_info.as_ref())?;
+        let source = layer::Source::open(&device.node, &verity, request.read_only, pin.as_ref())?;
+        let mounted = Self::mount_source(&source, &path, (controller, lun), device, request);
+        if mounted.is_err() {
+            let _ = mount_point::clear(&path);
+            if let Err(error) = layer::close(&verity) {
+                tracing::warn!(%error, "a dm-verity device stays after a failed mount");
+            }
+        }
+        let plan = mounted?;
+        Ok(Self {
+            path,
+            verity,
+            writable: plan.writable,
+            frozen: plan.frozen,
+        })
+    }
+
+    fn mount_source(
+        source: &layer::Source,
+        path: &Path,
+        (controller, lun): (u8, u8),
+        device: &BlockDevice,
+        request: &MappedVirtualDisk,
+    ) -> Result<MountPlan> {
+        let found = source.filesystem();
         if !request.filesystem.is_empty() && request.filesystem != found.name {
             return Err(AgentError::Invalid(format!(
                 "SCSI disk {controller}:{lun} holds {}, not {}",
                 found.name, request.filesystem
             )));
         }
-        mount_point::make_free(&path)?;
-        let plan = MountPlan::new(found, device.read_only, request.read_only);
+        mount_point::make_free(path)?;
+        // Whatever checks blocks refuses to change them.
+        let plan = MountPlan::new(found, device.read_only || source.is_checked(), request.read_only);
         let flags = if plan.writable {
             MountFlags::empty()
         } else {
             MountFlags::RDONLY
         };
-        if let Err(error) = mount_fs(&device.node, &path, found.name, flags, plan.options) {
-            let _ = mount_point::clear(&path);
-            return Err(error.into());
-        }
-        Ok(Self {
-            path,
-            writable: plan.writable,
-            frozen: plan.frozen,
-        })
+        source.mount(path, flags, plan.options)?;
+        Ok(plan)
     }
 
     fn make_writable(&mut self) -> Result<()> {
@@ -262,17 +282,21 @@ fn link(node: &Path, target: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const EXT4: Filesystem = Filesystem { name: "ext4" };
+    const EXT4: Filesystem = Filesystem {
+        name: "ext4",
+        size_bytes: None,
+    };
+    const EROFS: Filesystem = Filesystem {
+        name: "erofs",
+        size_bytes: None,
+    };
 
     #[test]
     fn a_device_that_refuses_writes_is_mounted_without_its_journal_and_stays_read_only() {
         let plan = MountPlan::new(EXT4, true, true);
         assert_eq!((plan.writable, plan.options), (false, "noload"));
         assert!(plan.frozen.is_some());
-        assert_eq!(
-            MountPlan::new(Filesystem { name: "erofs" }, true, true).options,
-            ""
-        );
+        assert_eq!(MountPlan::new(EROFS, true, true).options, "");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Layers on persistent memory (GCS bridge protocol §7.3).
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use cofferdam_mounting::{filesystem::Filesystem, mount_point};
+use cofferdam_mounting::{layer, mapper, mount_point};
 use cofferdam_protocol::settings::VpmemDevice;
 use rustix::mount::MountFlags;
 
 use super::{
     path::guest_path,
+    pin::root_digest,
     scsi::{System, wait},
 };
 use crate::error::{AgentError, Result};
@@ -17,11 +21,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Mounts a persistent-memory device, read-only.
 pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
-    if request.mapping_info.is_some() || request.verity_info.is_some() {
+    if request.mapping_info.is_some() {
         return Err(AgentError::NotSupported(
-            "packed or verified persistent memory is not supported".into(),
+            "packed persistent memory is not supported".into(),
         ));
     }
+    let pin = root_digest(request.verity_info.as_ref())?;
     let target = guest_path(&request.mount_path)?;
     let system = System::default();
     let node = wait(
@@ -29,28 +34,53 @@ pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
         LIMIT,
         || node(&system, request.device_number),
     )?;
-    let found = Filesystem::detect(&node)?;
-    mount_point::make_free(&target)?;
+    let name = verity_name(request.device_number);
+    let source = layer::Source::open(&node, &name, true, pin.as_ref())?;
+    let mounted = mount_source(&source, &target);
+    if mounted.is_err() {
+        let _ = mount_point::clear(&target);
+        if let Err(error) = layer::close(&name) {
+            tracing::warn!(%error, "a dm-verity device stays after a failed mount");
+        }
+    }
+    mounted
+}
+
+fn mount_source(source: &layer::Source, target: &Path) -> Result<()> {
+    mount_point::make_free(target)?;
     // With DAX the layer's pages are read in place and take no memory of the VM; the device or its block size
-    // may not allow it.
-    let recovery = found.no_recovery_option();
+    // may not allow it, and blocks that are checked are read.
+    let recovery = source.filesystem().no_recovery_option();
     let direct = if recovery.is_empty() {
         "dax".to_owned()
     } else {
         format!("{recovery},dax")
     };
-    let mounted = found
-        .mount(&node, &target, MountFlags::RDONLY, &direct)
-        .or_else(|_| found.mount(&node, &target, MountFlags::RDONLY, recovery));
-    if mounted.is_err() {
-        let _ = mount_point::clear(&target);
-    }
+    let plain = || source.mount(target, MountFlags::RDONLY, recovery);
+    let mounted = if source.is_checked() {
+        plain()
+    } else {
+        source
+            .mount(target, MountFlags::RDONLY, &direct)
+            .or_else(|_| plain())
+    };
     Ok(mounted?)
+}
+
+/// The name of the device that checks a device's blocks.
+fn verity_name(number: u32) -> String {
+    format!("pmem-{number}")
 }
 
 /// Unmounts a layer. What is absent counts as done.
 pub(crate) fn remove(request: &VpmemDevice) -> Result<()> {
-    Ok(mount_point::clear(&guest_path(&request.mount_path)?)?)
+    mount_point::clear(&guest_path(&request.mount_path)?)?;
+    let name = verity_name(request.device_number);
+    // Somebody else may have the same device mounted elsewhere.
+    if mapper::mounted(&name)?.is_none() {
+        layer::close(&name)?;
+    }
+    Ok(())
 }
 
 fn node(system: &System, number: u32) -> std::result::Result<PathBuf, String> {
