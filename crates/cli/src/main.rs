@@ -11,6 +11,7 @@ mod owned;
 mod plan;
 mod progress;
 mod run;
+mod run_image;
 mod run_local;
 mod signals;
 mod terminal;
@@ -18,7 +19,6 @@ mod timings;
 
 use std::io::IsTerminal;
 
-use clap::Parser;
 use cofferdam_owner::Root;
 use tracing_subscriber::EnvFilter;
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 fn main() -> ! {
-    let cli = Cli::parse();
+    let cli = args::parse();
     let exit = match log_to_stderr(&cli) {
         Ok(()) => dispatch(cli),
         Err(exit) => exit,
