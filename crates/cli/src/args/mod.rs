@@ -17,9 +17,9 @@ pub(crate) use self::{
     image::{ImageArgs, ImageCommand, ImportArgs, PullArgs, RegistryArgs, StoreArgs, VariantArgs},
     layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
     mount::{MountAddArgs, MountCommand},
-    plan::{PlanArgs, PlanFormat},
     order::parse,
-    run::{ImageRunArgs, Pull, RunArgs, Target},
+    plan::{PlanArgs, PlanFormat},
+    run::{Pull, RunArgs, Target},
     vm::{Accelerator, VmArgs},
 };
 
@@ -79,7 +79,7 @@ pub(crate) enum Command {
                             cofferdam run --bundle ./busybox --memory 256M demo\n  \
                             cofferdam run --bundle ./busybox --no-vm"
     )]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Show what running a bundle would take, without starting or touching anything.
     #[command(
         after_help = "Examples:\n  cofferdam plan --bundle ./busybox --format json | jq .limits\n  \

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
     use crate::args::run::Target;
 
-    fn run(line: &str) -> super::super::RunArgs {
+    fn run(line: &str) -> Box<super::super::RunArgs> {
         let words = ["cofferdam", "run"].into_iter().chain(line.split_whitespace());
         match parsed(words.map(OsString::from).collect()).unwrap().command {
             Command::Run(run) => run,
@@ -50,7 +50,10 @@ mod tests {
     #[test]
     fn what_follows_an_image_is_its_command_and_options_before_it_are_ours() {
         let args = run("-it -e A=1 --memory 256M busybox --tty -e B ls --memory=1");
-        assert_eq!(args.target().unwrap(), image("busybox", &["--tty", "-e", "B", "ls", "--memory=1"]));
+        assert_eq!(
+            args.target().unwrap(),
+            image("busybox", &["--tty", "-e", "B", "ls", "--memory=1"])
+        );
         assert!(args.tty && args.interactive && args.image.env == ["A=1"]);
         assert_eq!(run("box -- ls").target().unwrap(), image("box", &["--", "ls"]));
         assert_eq!(run("-- box ls").target().unwrap(), image("box", &["ls"]));
@@ -62,14 +65,22 @@ mod tests {
             dir: "b".into(),
             id: id.map(str::to_owned),
         };
-        for line in ["--bundle b --timings demo", "--bundle b demo --timings", "-b b demo --memory 256M --timings", "-b b --name demo --timings"] {
+        for line in [
+            "--bundle b --timings demo",
+            "--bundle b demo --timings",
+            "-b b demo --memory 256M --timings",
+            "-b b --name demo --timings",
+        ] {
             let args = run(line);
             assert_eq!(args.target().unwrap(), bundle(Some("demo")), "{line}");
             assert!(args.vm.timings, "{line}");
         }
         assert_eq!(run("--bundle b").target().unwrap(), bundle(None));
         for (line, words) in [
-            ("--bundle b demo further", "with --bundle there is only the container's name"),
+            (
+                "--bundle b demo further",
+                "with --bundle there is only the container's name",
+            ),
             ("--bundle b a/b", "a container's name has"),
             ("--bundle b --name x demo", "two names"),
         ] {

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use cofferdam_runspec::WantedMount;
 
 use super::{
-    VmArgs,
+    RegistryArgs, StoreArgs, VmArgs,
     values::{container_id, size_bytes},
 };
 
@@ -47,6 +47,12 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) image: ImageRunArgs,
+
+    #[command(flatten, next_help_heading = "Images")]
+    pub(crate) registry: RegistryArgs,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 
     #[command(flatten)]
     pub(crate) vm: VmArgs,
@@ -163,7 +169,9 @@ impl RunArgs {
             (Some(_), [_, further, ..]) => {
                 bail!("unexpected argument `{further}`: with --bundle there is only the container's name")
             }
-            (None, []) if PathBuf::from("config.json").exists() => Ok(self.of_bundle(PathBuf::from("."), None)),
+            (None, []) if PathBuf::from("config.json").exists() => {
+                Ok(self.of_bundle(PathBuf::from("."), None))
+            }
             (None, []) => bail!("nothing to run: name an IMAGE, or a bundle with --bundle DIR"),
             (None, [image, command @ ..]) => Ok(Target::Image {
                 image: image.clone(),

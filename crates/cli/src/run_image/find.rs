@@ -1,0 +1,105 @@
+//! The image in the store, and the spec of its container.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use cofferdam_runspec::{ImageConfig, Place, specify};
+use cofferdam_store::{Image, Reference, Store, StoreError};
+
+use super::{
+    bundle::{ImageBundle, dir},
+    wishes::wishes,
+};
+use crate::{
+    args::{LayerFormat, Pull, PullArgs, RegistryArgs, RunArgs, VariantArgs},
+    image,
+};
+
+/// The bundle that is to be made for an image.
+pub(super) fn bundle(args: &RunArgs, name: &str, command: Vec<String>, id: &str) -> Result<ImageBundle> {
+    let wishes = wishes(args, command)?;
+    let store = image::open_store(&args.store)?;
+    let image = image_of(&store, args, name)?;
+    if image.layers.is_empty() {
+        bail!("the image {name} has no layers, and so nothing to run");
+    }
+    let lease = store
+        .lease(&image.layers)
+        .with_context(|| format!("using the layers of {name}"))?;
+    let config = serde_json::from_slice(&image.config_json)
+        .with_context(|| format!("reading the configuration {} of {name}", image.id))?;
+    // As the mount table has it, and whatever directory somebody else is in.
+    let root = store
+        .root()
+        .canonicalize()
+        .with_context(|| format!("looking for the store {}", store.root().display()))?;
+    let folder = |folder: PathBuf| {
+        let absolute = folder.canonicalize();
+        absolute.with_context(|| format!("looking for the layer {}", folder.display()))
+    };
+    let layers = image.layers.into_iter().map(|layer| folder(layer.folder));
+    let place = Place {
+        layers: layers.collect::<Result<_>>()?,
+        scratch: ".".into(),
+        working_directory: std::env::current_dir().context("asking for the working directory")?,
+        volumes: root.join("volumes"),
+        id: id.to_owned(),
+        process_isolation: args.no_vm,
+    };
+    let config = ImageConfig::from_document(&config)?;
+    Ok(ImageBundle {
+        dir: dir(&root.join("containers"), id),
+        specified: specify(&config, &wishes, &place)?,
+        scratch_bytes: args.image.scratch_size,
+        _lease: lease,
+    })
+}
+
+fn image_of(store: &Store, args: &RunArgs, name: &str) -> Result<Image> {
+    if args.image.pull != Pull::Always {
+        match store.image(name) {
+            Err(StoreError::NotFound(_)) => {}
+            found => return Ok(found?),
+        }
+        if args.image.pull == Pull::Never {
+            return Err(not_there(name));
+        }
+    }
+    // A name without a registry is one of this store alone.
+    let reference: Reference = name.parse().map_err(|_| not_there(name))?;
+    if reference.host().is_none() {
+        return Err(not_there(name));
+    }
+    image::pull(store, &pull_args(args, name))?;
+    Ok(store.image(name)?)
+}
+
+fn pull_args(args: &RunArgs, name: &str) -> PullArgs {
+    PullArgs {
+        image: name.to_owned(),
+        variant: VariantArgs {
+            format: LayerFormat::Ext4,
+            verity: false,
+            platform: None,
+            // Standard output is the container's.
+            quiet: true,
+        },
+        registry: RegistryArgs {
+            creds: args.registry.creds.clone(),
+            tls_ca: args.registry.tls_ca.clone(),
+            plain_http: args.registry.plain_http,
+        },
+    }
+}
+
+fn not_there(name: &str) -> anyhow::Error {
+    let bundle = match PathBuf::from("config.json").exists() {
+        true => "; for the bundle in this directory, `--bundle .`",
+        false => "",
+    };
+    anyhow!(
+        "no image `{name}` in the store: `cofferdam image list` shows those there are, `cofferdam image import PATH` \
+         takes one from a layout or from what `docker save` writes, and one of a registry is named with its host, as in \
+         `registry.example/{name}`{bundle}"
+    )
+}

@@ -1,0 +1,88 @@
+//! `cofferdam run IMAGE`: an image of the store as a bundle of its own, with a scratch disk, for as long as it runs.
+
+mod bundle;
+mod find;
+mod wishes;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use cofferdam_plan::Spec;
+
+use self::bundle::ImageBundle;
+use crate::{
+    args::{RunArgs, Target},
+    owned::Owned,
+    plan::spec_at,
+};
+
+/// What is run: the container of a bundle that is there, or of one that is made for an image.
+pub(crate) struct Subject {
+    /// The container's name.
+    pub(crate) id: String,
+    /// Whether the container reads this process's standard input.
+    pub(crate) interactive: bool,
+    terminal: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Bundle(PathBuf),
+    Image(Box<ImageBundle>),
+}
+
+impl Subject {
+    /// Looks for it. An image is pulled if that is asked for; nothing else is touched.
+    pub(crate) fn find(args: &RunArgs, target: Target) -> Result<Self> {
+        let made_up = || format!("cofferdam-{}", std::process::id());
+        let (id, kind) = match target {
+            Target::Bundle { dir, id } => (id.unwrap_or_else(made_up), Kind::Bundle(dir)),
+            Target::Image { image, command } => {
+                let id = args.name.clone().unwrap_or_else(made_up);
+                let bundle = find::bundle(args, &image, command, &id)?;
+                (id, Kind::Image(Box::new(bundle)))
+            }
+        };
+        Ok(Self {
+            id,
+            interactive: args.interactive || matches!(kind, Kind::Bundle(_)),
+            terminal: args.tty,
+            kind,
+        })
+    }
+
+    /// The bundle's directory: that of an image is there once it was made.
+    pub(crate) fn dir(&self) -> &Path {
+        match &self.kind {
+            Kind::Bundle(dir) => dir,
+            Kind::Image(bundle) => bundle.dir(),
+        }
+    }
+
+    /// Whether the bundle is somebody's, and there already: then it is looked at before anything is taken.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self.kind, Kind::Bundle(_))
+    }
+
+    /// Makes what is not there, after its owner has noted where.
+    pub(crate) fn make(&self, owned: &mut Owned) -> Result<()> {
+        match &self.kind {
+            Kind::Bundle(_) => Ok(()),
+            Kind::Image(bundle) => bundle.make(owned),
+        }
+    }
+
+    /// The spec.
+    pub(crate) fn spec(&self, bundle: &Path) -> Result<Spec> {
+        let spec = spec_at(&bundle.join("config.json"))?;
+        Ok(if self.terminal { spec.with_terminal() } else { spec })
+    }
+
+    /// Removes what was made, once nothing is mounted from it.
+    pub(crate) fn remove(self) -> Result<()> {
+        match self.kind {
+            Kind::Bundle(_) => Ok(()),
+            Kind::Image(bundle) => bundle.remove(),
+        }
+    }
+}
