@@ -145,6 +145,11 @@ fn volumes_of_the_host_of_the_store_and_of_memory() {
 
     let run = picture.script(&["--mount", "type=bind,src=/nowhere/at/all,dst=/x"], "true");
     output_of(&run, 125);
+    assert!(
+        said(&run).contains("the source /nowhere/at/all of a --mount"),
+        "{}",
+        said(&run)
+    );
     let run = picture.script(&["-v", "/a:relative"], "true");
     output_of(&run, 2);
     assert!(said(&run).contains("absolute path"), "{}", said(&run));
@@ -184,7 +189,8 @@ fn standard_input_is_read_only_if_it_is_asked_for() {
 #[test]
 fn capabilities_are_those_of_docker_with_more_or_fewer() {
     let picture = Picture::new(json!({}));
-    let effective = "while read name value; do test $name = CapEff: && echo $value; done < /proc/self/status";
+    let effective =
+        "while read name value; do test $name = CapEff: && echo $value; done < /proc/self/status; exit 0";
     assert_eq!(
         output_of(&picture.script(&[], effective), 0),
         "00000000a80425fb\n"

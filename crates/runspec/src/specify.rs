@@ -68,6 +68,8 @@ pub struct Specified {
     pub hostname: String,
     /// Directories to be made if there is nothing at their path.
     pub directories: Vec<PathBuf>,
+    /// Sources of mounts that are not made: they have to be there.
+    pub sources: Vec<PathBuf>,
 }
 
 /// Files of the bundle, and where they are in the container.
@@ -112,6 +114,7 @@ pub fn specify(image: &ImageConfig, wishes: &Wishes, place: &Place) -> Result<Sp
         spec,
         hostname,
         directories: made.directories,
+        sources: made.sources,
     })
 }
 
@@ -122,6 +125,7 @@ struct Made {
     destinations: BTreeSet<String>,
     anonymous: BTreeSet<String>,
     directories: Vec<PathBuf>,
+    sources: Vec<PathBuf>,
 }
 
 impl Made {
@@ -142,7 +146,12 @@ impl Made {
         let (kind, source) = match &mount.origin {
             Origin::Host { path, make } => {
                 let path = place.working_directory.join(path);
-                self.directories.extend(make.then(|| path.clone()));
+                let list = if *make {
+                    &mut self.directories
+                } else {
+                    &mut self.sources
+                };
+                list.push(path.clone());
                 ("bind", path)
             }
             Origin::Named(name) => {
@@ -150,7 +159,11 @@ impl Made {
                 self.directories.push(path.clone());
                 ("bind", path)
             }
-            Origin::Disk { kind, path } => (*kind, place.working_directory.join(path)),
+            Origin::Disk { kind, path } => {
+                let path = place.working_directory.join(path);
+                self.sources.push(path.clone());
+                (*kind, path)
+            }
             Origin::Sandbox(path) => ("bind", PathBuf::from(path)),
             Origin::Memory => ("tmpfs", PathBuf::from("tmpfs")),
             Origin::Anonymous => {
@@ -272,6 +285,7 @@ mod tests {
             spec,
             hostname,
             directories,
+            ..
         } = specify(&image(), &Wishes::default(), &place()).unwrap();
         assert_eq!(spec["process"]["args"], json!(["sh"]));
         assert_eq!(spec["process"]["cwd"], "/srv");
@@ -343,8 +357,12 @@ mod tests {
             ..Wishes::default()
         };
         let Specified {
-            spec, directories, ..
+            spec,
+            directories,
+            sources,
+            ..
         } = specify(&image(), &wishes, &place()).unwrap();
+        assert_eq!(sources, [PathBuf::from("/home/me/d.vhdx")]);
         let order = destinations(&spec);
         assert!(
             order.ends_with(&["/log", "/disk", "/data/in", "/etc/hosts", "/dev/shm"].map(str::to_owned)),

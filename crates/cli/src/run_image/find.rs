@@ -47,9 +47,13 @@ pub(super) fn bundle(args: &RunArgs, name: &str, command: Vec<String>, id: &str)
         process_isolation: args.no_vm,
     };
     let config = ImageConfig::from_document(&config)?;
+    let specified = specify(&config, &wishes, &place)?;
+    for source in &specified.sources {
+        std::fs::metadata(source).with_context(|| format!("the source {} of a --mount", source.display()))?;
+    }
     Ok(ImageBundle {
         dir: dir(&root.join("containers"), id),
-        specified: specify(&config, &wishes, &place)?,
+        specified,
         scratch_bytes: args.image.scratch_size,
         _lease: lease,
     })
