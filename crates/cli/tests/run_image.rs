@@ -237,3 +237,47 @@ fn what_a_killed_command_left_is_found_and_removed() {
     assert!(text.contains(bundle.to_str().unwrap()), "{text}");
     assert_eq!(picture.left(), Vec::<String>::new());
 }
+
+#[test]
+fn a_plan_shows_what_an_image_would_take_and_makes_nothing() {
+    let picture = Picture::new(json!({ "Volumes": { "/log": {} } }));
+    let plan = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        command
+            .args(["plan", "--format", "json", "--store"])
+            .arg(picture.store());
+        command
+            .current_dir(picture.path(""))
+            .args(words)
+            .output()
+            .unwrap()
+    };
+    let shown = output_of(
+        &plan(&["-v", "./made:/m", "-v", "kept:/k:ro", "--image", IMAGE]),
+        0,
+    );
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let resources = &shown["resources"];
+    assert_eq!(resources["layers"].as_array().unwrap().len(), 2);
+    assert_eq!(resources["scratch"]["guestPath"], "/run/gcs/c/1/scratch");
+    let shares = resources["shares"].as_array().unwrap();
+    let ends = ["hostname", "hosts", "made", "kept"];
+    for (share, end) in shares.iter().zip(ends) {
+        let path = share["hostPath"].as_str().unwrap();
+        let name = share["allowedNames"][0].as_str();
+        assert!(name == Some(end) || path.ends_with(end), "{share}");
+    }
+    assert_eq!(shares.len(), ends.len());
+    assert!(!picture.path("made").exists() && !picture.store().join("volumes").exists());
+    assert_eq!(picture.left(), Vec::<String>::new());
+
+    let refused = plan(&[
+        "--mount",
+        "type=bind,src=/nowhere/at/all,dst=/x",
+        "--image",
+        IMAGE,
+    ]);
+    assert!(output_of(&refused, 1).contains("/nowhere/at/all"));
+    output_of(&plan(&["--image", "registry.example/app"]), 1);
+    output_of(&plan(&["-e", "A=1", "--bundle", "."]), 2);
+}

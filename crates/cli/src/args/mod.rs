@@ -19,7 +19,7 @@ pub(crate) use self::{
     mount::{MountAddArgs, MountCommand},
     order::parse,
     plan::{PlanArgs, PlanFormat},
-    run::{Pull, RunArgs, Target},
+    run::{ImageRunArgs, Pull, RunArgs, Target},
     vm::{Accelerator, VmArgs},
 };
 
@@ -80,12 +80,13 @@ pub(crate) enum Command {
                             cofferdam run --bundle ./busybox --no-vm"
     )]
     Run(Box<RunArgs>),
-    /// Show what running a bundle would take, without starting or touching anything.
+    /// Show what running a bundle or an image would take, without starting or touching anything.
     #[command(
         after_help = "Examples:\n  cofferdam plan --bundle ./busybox --format json | jq .limits\n  \
-                            cofferdam plan --bundle ./web --bundle ./db"
+                            cofferdam plan --bundle ./web --bundle ./db\n  \
+                            cofferdam plan -v ./src:/src --image debian"
     )]
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Compare what owners have written down with what is there, and free what nobody owns.
     ///
     /// A living owner compares its ledger, its VM's devices and its guest's mounts. What a dead one left is found by its

@@ -48,12 +48,6 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) image: ImageRunArgs,
 
-    #[command(flatten, next_help_heading = "Images")]
-    pub(crate) registry: RegistryArgs,
-
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-
     #[command(flatten)]
     pub(crate) vm: VmArgs,
 }
@@ -124,6 +118,26 @@ pub(crate) struct ImageRunArgs {
     /// For scripts written for docker: containers are always removed when they end.
     #[arg(long)]
     pub(crate) rm: bool,
+
+    #[command(flatten, next_help_heading = "Images")]
+    pub(crate) registry: RegistryArgs,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+impl ImageRunArgs {
+    /// Whether anything is wished of the container.
+    pub(crate) fn says_something(&self) -> bool {
+        let texts = [&self.entrypoint, &self.workdir, &self.user, &self.hostname];
+        let lists = [&self.env, &self.cap_add, &self.cap_drop];
+        let mounts = [&self.volume, &self.mount, &self.tmpfs];
+        self.read_only
+            || !self.env_file.is_empty()
+            || texts.into_iter().any(Option::is_some)
+            || lists.into_iter().any(|list| !list.is_empty())
+            || mounts.into_iter().any(|list| !list.is_empty())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

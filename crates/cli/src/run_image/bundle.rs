@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use cofferdam_plan::{FileFacts, FileId, FileKind};
 use cofferdam_runspec::{Specified, defaults};
 use cofferdam_store::Lease;
 
@@ -44,6 +45,28 @@ pub(super) fn dir(containers: &Path, id: &str) -> PathBuf {
 impl ImageBundle {
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What will be at a path once it was made, for a path where there is nothing. No two have one identity, and no file
+    /// that is there has one of them: devices have numbers other than 0.
+    pub(super) fn expected(&self, path: &Path, number: u64) -> Option<FileFacts> {
+        let kind = if self.specified.directories.iter().any(|made| made == path) {
+            FileKind::Directory
+        } else if path.starts_with(&self.dir) {
+            let bytes = self.scratch_bytes;
+            FileKind::File { bytes }
+        } else {
+            return None;
+        };
+        let identity = FileId {
+            device: 0,
+            inode: number,
+        };
+        Some(FileFacts {
+            kind,
+            identity,
+            image_problem: None,
+        })
     }
 
     pub(super) fn make(&self, owned: &mut Owned) -> Result<()> {

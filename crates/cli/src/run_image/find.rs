@@ -11,15 +11,29 @@ use super::{
     wishes::wishes,
 };
 use crate::{
-    args::{LayerFormat, Pull, PullArgs, RegistryArgs, RunArgs, VariantArgs},
+    args::{ImageRunArgs, LayerFormat, Pull, PullArgs, RegistryArgs, VariantArgs},
     image,
 };
 
+/// What is asked for.
+pub(super) struct Request<'a> {
+    pub(super) name: &'a str,
+    pub(super) options: &'a ImageRunArgs,
+    pub(super) pull: Pull,
+    pub(super) command: Vec<String>,
+    pub(super) terminal: bool,
+    pub(super) process_isolation: bool,
+    pub(super) id: &'a str,
+}
+
 /// The bundle that is to be made for an image.
-pub(super) fn bundle(args: &RunArgs, name: &str, command: Vec<String>, id: &str) -> Result<ImageBundle> {
-    let wishes = wishes(args, command)?;
-    let store = image::open_store(&args.store)?;
-    let image = image_of(&store, args, name)?;
+pub(super) fn bundle(request: Request<'_>) -> Result<ImageBundle> {
+    let Request {
+        name, options, id, ..
+    } = request;
+    let wishes = wishes(options, request.command, request.terminal)?;
+    let store = image::open_store(&options.store)?;
+    let image = image_of(&store, options, request.pull, name)?;
     if image.layers.is_empty() {
         bail!("the image {name} has no layers, and so nothing to run");
     }
@@ -44,7 +58,7 @@ pub(super) fn bundle(args: &RunArgs, name: &str, command: Vec<String>, id: &str)
         working_directory: std::env::current_dir().context("asking for the working directory")?,
         volumes: root.join("volumes"),
         id: id.to_owned(),
-        process_isolation: args.no_vm,
+        process_isolation: request.process_isolation,
     };
     let config = ImageConfig::from_document(&config)?;
     let specified = specify(&config, &wishes, &place)?;
@@ -54,18 +68,18 @@ pub(super) fn bundle(args: &RunArgs, name: &str, command: Vec<String>, id: &str)
     Ok(ImageBundle {
         dir: dir(&root.join("containers"), id),
         specified,
-        scratch_bytes: args.image.scratch_size,
+        scratch_bytes: options.scratch_size,
         _lease: lease,
     })
 }
 
-fn image_of(store: &Store, args: &RunArgs, name: &str) -> Result<Image> {
-    if args.image.pull != Pull::Always {
+fn image_of(store: &Store, options: &ImageRunArgs, pull: Pull, name: &str) -> Result<Image> {
+    if pull != Pull::Always {
         match store.image(name) {
             Err(StoreError::NotFound(_)) => {}
             found => return Ok(found?),
         }
-        if args.image.pull == Pull::Never {
+        if pull == Pull::Never {
             return Err(not_there(name));
         }
     }
@@ -74,11 +88,11 @@ fn image_of(store: &Store, args: &RunArgs, name: &str) -> Result<Image> {
     if reference.host().is_none() {
         return Err(not_there(name));
     }
-    image::pull(store, &pull_args(args, name))?;
+    image::pull(store, &pull_args(options, name))?;
     Ok(store.image(name)?)
 }
 
-fn pull_args(args: &RunArgs, name: &str) -> PullArgs {
+fn pull_args(options: &ImageRunArgs, name: &str) -> PullArgs {
     PullArgs {
         image: name.to_owned(),
         variant: VariantArgs {
@@ -89,9 +103,9 @@ fn pull_args(args: &RunArgs, name: &str) -> PullArgs {
             quiet: true,
         },
         registry: RegistryArgs {
-            creds: args.registry.creds.clone(),
-            tls_ca: args.registry.tls_ca.clone(),
-            plain_http: args.registry.plain_http,
+            creds: options.registry.creds.clone(),
+            tls_ca: options.registry.tls_ca.clone(),
+            plain_http: options.registry.plain_http,
         },
     }
 }

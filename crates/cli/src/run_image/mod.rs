@@ -7,14 +7,51 @@ mod wishes;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cofferdam_plan::Spec;
+use cofferdam_container::facts;
+use cofferdam_plan::{Plan, PlanError, PlanRequest, Spec, plan, wanted};
 
-use self::bundle::ImageBundle;
+use self::{bundle::ImageBundle, find::Request};
 use crate::{
-    args::{RunArgs, Target},
+    args::{ImageRunArgs, Pull, RunArgs, Target},
     owned::Owned,
-    plan::spec_at,
+    plan::{check_image, spec_at},
 };
+
+/// What running an image of the store would take. Nothing is pulled and nothing made: what would be made is taken for
+/// there.
+pub(crate) fn plan_of_image(
+    options: &ImageRunArgs,
+    name: &str,
+    container_root: &str,
+    process_isolation: bool,
+) -> Result<Result<Plan, PlanError>> {
+    let bundle = find::bundle(Request {
+        name,
+        options,
+        pull: Pull::Never,
+        command: Vec::new(),
+        terminal: false,
+        process_isolation,
+        id: "planned",
+    })?;
+    let spec = Spec::parse(&bundle.specified.spec.to_string())?;
+    let paths = wanted(&spec, bundle.dir());
+    let mut facts = facts::gather(paths.clone(), &check_image);
+    for (path, number) in paths.into_iter().zip(1..) {
+        if !path.exists()
+            && let Some(expected) = bundle.expected(&path, number)
+        {
+            facts.insert(path, Ok(expected));
+        }
+    }
+    let request = PlanRequest {
+        spec: &spec,
+        bundle: bundle.dir(),
+        container_root,
+        process_isolation,
+    };
+    Ok(plan(request, &facts))
+}
 
 /// What is run: the container of a bundle that is there, or of one that is made for an image.
 pub(crate) struct Subject {
@@ -39,7 +76,15 @@ impl Subject {
             Target::Bundle { dir, id } => (id.unwrap_or_else(made_up), Kind::Bundle(dir)),
             Target::Image { image, command } => {
                 let id = args.name.clone().unwrap_or_else(made_up);
-                let bundle = find::bundle(args, &image, command, &id)?;
+                let bundle = find::bundle(Request {
+                    name: &image,
+                    options: &args.image,
+                    pull: args.image.pull,
+                    command,
+                    terminal: args.tty,
+                    process_isolation: args.no_vm,
+                    id: &id,
+                })?;
                 (id, Kind::Image(Box::new(bundle)))
             }
         };

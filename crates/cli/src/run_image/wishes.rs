@@ -5,26 +5,25 @@ use std::{fs::File, io::Read as _, path::Path};
 use anyhow::{Context, Result, bail};
 use cofferdam_runspec::{Variable, Wishes, variables_of_file};
 
-use crate::args::RunArgs;
+use crate::args::ImageRunArgs;
 
 /// Most that is read of a file of variables, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// What the options say.
-pub(super) fn wishes(args: &RunArgs, command: Vec<String>) -> Result<Wishes> {
+pub(super) fn wishes(options: &ImageRunArgs, command: Vec<String>, terminal: bool) -> Result<Wishes> {
     let own = |name: &str| std::env::var(name).ok();
     let mut variables = Vec::new();
-    for file in &args.image.env_file {
+    for file in &options.env_file {
         variables.extend(variables_of_file(
             &file.display().to_string(),
             &text_of(file)?,
             &own,
         )?);
     }
-    for text in &args.image.env {
+    for text in &options.env {
         variables.push(Variable::parse(text, &own)?);
     }
-    let options = &args.image;
     let mounts = [&options.volume, &options.mount, &options.tmpfs];
     Ok(Wishes {
         entrypoint: options.entrypoint.clone(),
@@ -33,7 +32,7 @@ pub(super) fn wishes(args: &RunArgs, command: Vec<String>) -> Result<Wishes> {
         working_directory: options.workdir.clone(),
         user: options.user.clone(),
         hostname: options.hostname.clone(),
-        terminal: args.tty,
+        terminal,
         read_only: options.read_only,
         mounts: mounts.into_iter().flatten().cloned().collect(),
         add_capabilities: options.cap_add.clone(),
