@@ -11,6 +11,7 @@ mod owned;
 mod plan;
 mod progress;
 mod run;
+mod run_image;
 mod run_local;
 mod signals;
 mod terminal;
@@ -18,17 +19,17 @@ mod timings;
 
 use std::io::IsTerminal;
 
-use clap::Parser;
 use cofferdam_owner::Root;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args::{Cli, Command, LogFormat},
+    args::{Cli, Command, LogFormat, RunArgs},
     exit::Exit,
+    run_image::Subject,
 };
 
 fn main() -> ! {
-    let cli = Cli::parse();
+    let cli = args::parse();
     let exit = match log_to_stderr(&cli) {
         Ok(()) => dispatch(cli),
         Err(exit) => exit,
@@ -45,27 +46,38 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Mount(command) => mount::execute(&root, &command),
         Command::Image(args) => image::execute(&args),
         Command::Layer(command) => layer::execute(&command),
-        Command::Run(args) => {
-            // Two workers: one may be busy with a stream while the other answers the guest.
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build();
-            match runtime {
-                Ok(runtime) => {
-                    let exit = runtime.block_on(async {
-                        if args.no_vm {
-                            run_local::execute(&root, args).await
-                        } else {
-                            run::execute(&root, args).await
-                        }
-                    });
-                    runtime.shutdown_background();
-                    exit
+        Command::Run(args) => run_command(&root, &args),
+    }
+}
+
+fn run_command(root: &Root, args: &RunArgs) -> Exit {
+    let target = match args.target() {
+        Ok(target) => target,
+        Err(error) => return Exit::usage(format!("{error:#}")),
+    };
+    // Before signals are watched: nothing is taken yet, and a pull is just ended by one.
+    let subject = match Subject::find(args, target) {
+        Ok(subject) => subject,
+        Err(error) => return Exit::failed(format!("{error:#}")),
+    };
+    // Two workers: one may be busy with a stream while the other answers the guest.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(async {
+                if args.no_vm {
+                    run_local::execute(root, args, subject).await
+                } else {
+                    run::execute(root, args, subject).await
                 }
-                Err(error) => Exit::failed(error),
-            }
+            });
+            runtime.shutdown_background();
+            exit
         }
+        Err(error) => Exit::failed(error),
     }
 }
 

@@ -14,6 +14,7 @@ use cofferdam_plan::{Plan, PlanError, PlanRequest, Spec, plan, wanted};
 use crate::{
     args::{PlanArgs, PlanFormat},
     exit::Exit,
+    run_image::plan_of_image,
 };
 
 /// Reads and parses a spec.
@@ -41,6 +42,9 @@ pub(crate) fn check_image(path: &Path) -> Result<(), String> {
 
 /// Runs the command.
 pub(crate) fn execute(args: &PlanArgs) -> Exit {
+    if args.image.is_none() && args.run.says_something() {
+        return Exit::usage("options of a container are for --image; a bundle says them itself");
+    }
     let files = located(args);
     if let Some(reason) = for_one_only(args, files.len()) {
         return Exit::usage(reason);
@@ -84,7 +88,12 @@ fn print(text: String) -> Exit {
 
 fn of_one(args: &PlanArgs, file: &Path) -> Result<String, RefusalDocument> {
     let root = args.container_root.as_deref().unwrap_or("/run/gcs/c/1");
-    let plan = plan_at(file, root, args.no_vm)?;
+    let plan = match &args.image {
+        None => plan_at(file, root, args.no_vm)?,
+        Some(image) => plan_of_image(&args.run, image, root, args.no_vm)
+            .map_err(told)?
+            .map_err(|error| RefusalDocument::from(&error))?,
+    };
     let explanation =
         explain(&plan, limits(args), args.no_vm).map_err(|error| RefusalDocument::from(&error))?;
     Ok(match args.format {

@@ -20,7 +20,8 @@ use crate::{
     boot_files,
     exit::Exit,
     owned::{self, Owned, ServerTask, VmOwner},
-    plan::{check_image, planned, spec_at},
+    plan::{check_image, planned},
+    run_image::Subject,
     signals::{Event, Signals},
     terminal::{self, RawTerminal},
     timings::Timings,
@@ -43,9 +44,9 @@ impl From<anyhow::Error> for Stopped {
 }
 
 /// Runs the command.
-pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
+pub(crate) async fn execute(root: &Root, args: &RunArgs, subject: Subject) -> Exit {
     let mut timings = Timings::start();
-    let ended = run(root, &args, &mut timings).await;
+    let ended = run(root, args, subject, &mut timings).await;
     if args.vm.timings {
         eprint!("{timings}");
     }
@@ -57,37 +58,54 @@ pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
     }
 }
 
-async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<u8, Stopped> {
-    let id = args.container_name();
+async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timings) -> Result<u8, Stopped> {
     let mut signals = Signals::watch().context("watching for signals")?;
-    let bundle = std::path::absolute(&args.bundle).context("resolving the bundle's path")?;
-    let mut spec = spec_at(&bundle.join("config.json"))?;
-    if args.tty {
-        spec = spec.with_terminal();
-    }
-    // Refusals come before the VM is started.
-    drop(container_plan(&spec, &bundle, "/run/gcs/c/1")?);
+    let bundle = std::path::absolute(subject.dir()).context("resolving the bundle's path")?;
+    // Refusals come before the VM is started, and before anything is taken where that can be.
+    let checked = || -> Result<Spec> {
+        let spec = subject.spec(&bundle)?;
+        drop(container_plan(&spec, &bundle, "/run/gcs/c/1")?);
+        Ok(spec)
+    };
+    let early = subject.is_there().then(checked).transpose()?;
     let mut config = config(&args.vm)?;
     // From here on somebody else can find what this process has taken.
-    let mut owned = Owned::claim(root, &id, &bundle, Isolation::Vm)?;
+    let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
     config.runtime_dir = sockets_below(owned.dir(), args.vm.keep_on_failure);
-    let ended = owned_run(
-        args,
-        &id,
-        config,
-        &mut owned,
-        &spec,
-        &bundle,
-        &mut signals,
-        timings,
-    )
-    .await;
-    match (ended, owned.close()) {
+    let made = match early {
+        Some(spec) => Ok(spec),
+        None => subject.make(&mut owned).and_then(|()| checked()),
+    };
+    let ended = match made {
+        Ok(spec) => {
+            let wanted = Wanted {
+                id: &subject.id,
+                spec: &spec,
+                bundle: &bundle,
+                interactive: subject.interactive,
+            };
+            owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
+        }
+        Err(error) => Err(Stopped::Failed(error)),
+    };
+    // A record that stays leads whoever repairs to what could not be removed.
+    let closed = subject.remove().and_then(|()| owned.close());
+    match (ended, closed) {
         (Err(Stopped::Failed(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
         }
         (ended, closed) => ended.and_then(|status| closed.map(|()| status).map_err(Stopped::Failed)),
     }
+}
+
+/// The container that is wanted.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    id: &'a str,
+    spec: &'a Spec,
+    bundle: &'a Path,
+    /// Whether it reads our standard input.
+    interactive: bool,
 }
 
 /// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
@@ -100,14 +118,11 @@ fn sockets_below(owner: &Path, kept: bool) -> Option<PathBuf> {
 }
 
 /// From a record that names us to a VM that is gone.
-#[expect(clippy::too_many_arguments, reason = "each is one thing the run is made of")]
 async fn owned_run(
     args: &RunArgs,
-    id: &str,
+    wanted: Wanted<'_>,
     config: QemuConfig,
     owned: &mut Owned,
-    spec: &Spec,
-    bundle: &Path,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
@@ -136,7 +151,7 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => in_vm(id, &vm, &owner, spec, bundle, signals, timings).await,
+        Ok((owner, _server)) => in_vm(wanted, &vm, &owner, signals, timings).await,
         Err(error) => Err(Stopped::Failed(error)),
     };
     if ended.is_err() {
@@ -189,29 +204,27 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
 
 /// Everything between a VM that answers and a VM that holds nothing.
 async fn in_vm(
-    id: &str,
+    wanted: Wanted<'_>,
     vm: &Arc<UtilityVm>,
     owner: &VmOwner,
-    spec: &Spec,
-    bundle: &Path,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
     let root = vm.new_container_root();
-    let plan = container_plan(spec, bundle, &root)?;
+    let plan = container_plan(wanted.spec, wanted.bundle, &root)?;
     let mut allocation = tokio::select! {
         allocated = Allocation::allocate(vm.driver(), &plan) => allocated.map_err(told)?,
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
     };
     timings.reached("allocated");
-    let ended = match container(vm, owner, &allocation, id, &plan, signals, timings).await {
+    let ended = match container(vm, owner, &allocation, wanted, &plan, signals, timings).await {
         Err(RunError::Wait(error)) if error.is_closed() => Err(died(vm, &error).await),
         Err(RunError::Lost(reason)) => Err(died(vm, &reason).await),
         Err(error @ (RunError::Create(_) | RunError::Start(_))) => Err(Stopped::NotStarted(error)),
         Err(error) => Err(Stopped::Failed(told(error))),
         Ok(status) => Ok(status),
     };
-    let released = release(vm, &mut allocation, id).await;
+    let released = release(vm, &mut allocation, wanted.id).await;
     timings.reached("released");
     match (ended, released) {
         (Err(Stopped::Failed(first)), Err(second)) => {
@@ -239,22 +252,22 @@ async fn container(
     vm: &Arc<UtilityVm>,
     owner: &VmOwner,
     allocation: &Allocation,
-    id: &str,
+    wanted: Wanted<'_>,
     plan: &Plan,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, RunError> {
-    let created = Created::create(vm.clone(), id, &plan.container_root, &plan.spec).await?;
+    let created = Created::create(vm.clone(), wanted.id, &plan.container_root, &plan.spec).await?;
     timings.reached("created");
     // Without a terminal of ours there is nothing to make raw, and nothing is lost if it cannot be.
     let raw = (created.has_terminal() && terminal::is_interactive()).then(RawTerminal::enter);
     let stdio = Stdio {
-        stdin: Some(Box::new(tokio::io::stdin())),
+        stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
         stdout: Some(Box::new(tokio::io::stdout())),
         stderr: Some(Box::new(tokio::io::stderr())),
     };
     let running = created.start(stdio, terminal::size()).await?;
-    owner.runs(id, allocation.mounts().clone());
+    owner.runs(wanted.id, allocation.mounts().clone());
     timings.reached("started");
     let status = attended(running, signals).await;
     drop(raw);

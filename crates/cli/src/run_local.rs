@@ -25,8 +25,9 @@ use crate::{
     args::RunArgs,
     exit::Exit,
     owned::Owned,
-    plan::{check_image, planned, spec_at},
+    plan::{check_image, planned},
     run::told,
+    run_image::Subject,
     signals::{Event, Signals},
     timings::Timings,
 };
@@ -43,9 +44,9 @@ enum Ended {
 }
 
 /// Runs the command.
-pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
+pub(crate) async fn execute(root: &Root, args: &RunArgs, subject: Subject) -> Exit {
     let mut timings = Timings::start();
-    let ended = run(root, &args, &mut timings).await;
+    let ended = run(root, args, subject, &mut timings).await;
     if args.vm.timings {
         eprint!("{timings}");
     }
@@ -56,34 +57,50 @@ pub(crate) async fn execute(root: &Root, args: RunArgs) -> Exit {
     }
 }
 
-async fn run(root: &Root, args: &RunArgs, timings: &mut Timings) -> Result<Ended> {
+async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timings) -> Result<Ended> {
     let mut signals = Signals::watch().context("watching for signals")?;
-    // As the mount table has it: no symbolic link leads to it.
-    let bundle = args
-        .bundle
-        .canonicalize()
-        .with_context(|| format!("looking for the bundle {}", args.bundle.display()))?;
-    // Another container's scratch may cover the folder with the image, which would be missing to the plan.
-    LocalHost::check_bundle(&bundle).map_err(told)?;
-    let mut spec = spec_at(&bundle.join("config.json"))?;
-    if args.tty {
-        spec = spec.with_terminal();
-    }
-    // Refusals come before anything is touched.
-    let plan = local_plan(&spec, &bundle)?;
+    let bundle = bundle_of(&subject)?;
+    // Refusals come before anything is touched, where that can be.
+    let early = match subject.is_there() {
+        true => Some(local_plan(&subject.spec(&bundle)?, &bundle)?),
+        false => None,
+    };
     let runtime = OciRuntime::find(args.runtime.as_deref()).map_err(told)?;
-    warn_of_disks(&plan);
-    timings.reached("planned");
-
-    let id = args.container_name();
-    let local = Local::claim(root, &id, &bundle)?;
-    let ended = local.run(runtime, &plan, &mut signals, timings).await;
-    let closed = local.close().await;
+    let mut local = Local::claim(root, &subject, &bundle)?;
+    let made = match early {
+        Some(plan) => Ok(plan),
+        None => subject
+            .make(&mut local.owned)
+            .and_then(|()| local_plan(&subject.spec(&bundle)?, &bundle)),
+    };
+    let ended = match made {
+        Ok(plan) => {
+            warn_of_disks(&plan);
+            timings.reached("planned");
+            local.run(runtime, &plan, &mut signals, timings).await
+        }
+        Err(error) => Err(error),
+    };
+    let closed = local.close(subject).await;
     timings.reached("released");
     match (ended, closed) {
         (Err(first), Err(second)) => Err(anyhow!("{first:#}\nand afterwards: {second:#}")),
         (ended, closed) => ended.and_then(|ended| closed.map(|()| ended)),
     }
+}
+
+/// The bundle's directory as the mount table has it: no symbolic link leads to it.
+fn bundle_of(subject: &Subject) -> Result<PathBuf> {
+    if !subject.is_there() {
+        return Ok(subject.dir().to_owned());
+    }
+    let bundle = subject
+        .dir()
+        .canonicalize()
+        .with_context(|| format!("looking for the bundle {}", subject.dir().display()))?;
+    // Another container's scratch may cover the folder with the image, which would be missing to the plan.
+    LocalHost::check_bundle(&bundle).map_err(told)?;
+    Ok(bundle)
 }
 
 fn local_plan(spec: &Spec, bundle: &Path) -> Result<Plan> {
@@ -116,6 +133,7 @@ fn warn_of_disks(plan: &Plan) {
 /// One container's hold on the host.
 struct Local {
     id: String,
+    interactive: bool,
     bundle: PathBuf,
     owned: Owned,
     host: LocalHost,
@@ -124,15 +142,16 @@ struct Local {
 
 impl Local {
     /// The one place where the name is claimed, its journal begun, and the driver made.
-    fn claim(root: &Root, id: &str, bundle: &Path) -> Result<Self> {
-        let owned = Owned::claim(root, id, bundle, Isolation::Process)?;
+    fn claim(root: &Root, subject: &Subject, bundle: &Path) -> Result<Self> {
+        let owned = Owned::claim(root, &subject.id, bundle, Isolation::Process)?;
         let owner = Owner::of(owned.dir()).map_err(told)?;
         let ledger = Ledger::new(LocalHost::limits()).with_layers_below(owner.layers_below().map_err(told)?);
         let host = LocalHost::new(owner);
         let party = Arc::new(host.clone());
         let driver = Driver::new(party.clone(), party, ledger, Some(owned.journal()));
         Ok(Self {
-            id: id.to_owned(),
+            id: subject.id.clone(),
+            interactive: subject.interactive,
             bundle: bundle.to_owned(),
             owned,
             host,
@@ -177,7 +196,7 @@ impl Local {
         let container = runtime
             .prepare(self.host.owner(), &self.id, &plan.spec, &self.bundle)
             .map_err(told)?;
-        let ended = attended(&container, signals).await;
+        let ended = attended(&container, self.interactive, signals).await;
         // The runtime may have been killed, and its container may run on.
         // It waits for the runtime's own command.
         let deleted = tokio::task::block_in_place(|| container.delete()).map_err(told);
@@ -187,7 +206,7 @@ impl Local {
     }
 
     /// Proves that nothing is left, and gives the name back. Where something is, the name and its journal stay.
-    async fn close(self) -> Result<()> {
+    async fn close(self, subject: Subject) -> Result<()> {
         let devices = self.host.devices().await.map_err(told)?;
         let held = self.driver.ledger().view().slots.len();
         let mut left: Vec<String> = Vec::new();
@@ -198,13 +217,17 @@ impl Local {
             bail!("left behind: {}", left.join(", "));
         }
         self.host.owner().tidy().map_err(told)?;
+        subject.remove()?;
         self.owned.close()
     }
 }
 
 /// The runtime from its start to its end. Its standard streams, and the terminal, are ours.
-async fn attended(container: &LocalContainer, signals: &mut Signals) -> Result<u8> {
-    let command = container.run();
+async fn attended(container: &LocalContainer, interactive: bool, signals: &mut Signals) -> Result<u8> {
+    let mut command = container.run();
+    if !interactive {
+        command.stdin(std::process::Stdio::null());
+    }
     let program = command.get_program().to_owned();
     let mut runtime = Command::from(command)
         .spawn()

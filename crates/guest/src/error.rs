@@ -3,6 +3,7 @@
 use std::io;
 
 use cofferdam_mounting::MountError;
+use cofferdam_rootfs::RootfsError;
 
 /// A failure of one request. Its text goes to the host as `ErrorMessage`, causes included.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +126,16 @@ impl From<MountError> for AgentError {
             MountError::Invalid(reason) => Self::Invalid(reason),
             MountError::Verity { .. } => Self::Invalid(error.to_string()),
             MountError::Busy { what, holder } => Self::Busy { what, holder },
+        }
+    }
+}
+
+impl From<RootfsError> for AgentError {
+    fn from(error: RootfsError) -> Self {
+        match error {
+            RootfsError::Io { action, source } => Self::Io { action, source },
+            RootfsError::Account(error) => Self::Invalid(error.to_string()),
+            RootfsError::Invalid(reason) => Self::Invalid(reason),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use cofferdam_backend::BackendError;
 use cofferdam_mounting::MountError;
+use cofferdam_rootfs::RootfsError;
 use cofferdam_vm::GuestError;
 
 /// Why something was not done on the host.
@@ -21,6 +22,9 @@ pub enum HostError {
     /// A mount, or what leads to it.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// The container's root filesystem, or who is to run in it.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
     /// The image cannot be attached.
     #[error("{path}: {problem}", path = path.display())]
     Image {
@@ -86,9 +90,13 @@ impl<T, E: Into<io::Error>> During<T> for std::result::Result<T, E> {
 /// An error's action and the system's reason. Those that have none get the kind that comes nearest.
 fn action_and_source(error: HostError) -> (String, io::Error) {
     match error {
-        HostError::Io { action, source } | HostError::Mount(MountError::Io { action, source }) => {
-            (action, source)
-        }
+        HostError::Io { action, source }
+        | HostError::Mount(MountError::Io { action, source })
+        | HostError::Rootfs(RootfsError::Io { action, source }) => (action, source),
+        HostError::Rootfs(error) => (
+            "preparing the root filesystem".to_owned(),
+            io::Error::new(io::ErrorKind::InvalidInput, error.to_string()),
+        ),
         HostError::Mount(MountError::Busy { what, holder }) | HostError::Busy { what, holder } => {
             (what, io::Error::new(io::ErrorKind::ResourceBusy, holder))
         }

@@ -91,7 +91,8 @@ impl OciRuntime {
     }
 
     /// Writes a bundle for the container into the owner's state directory: the spec, with what is not for an OCI
-    /// runtime of Linux left out, and with sources of binds made absolute, which were relative to `bundle`.
+    /// runtime of Linux left out, with sources of binds made absolute, which were relative to `bundle`, and with what only
+    /// the mounted root filesystem tells.
     ///
     /// # Errors
     /// The system's.
@@ -105,9 +106,11 @@ impl OciRuntime {
             .create(&own)
             .during(|| format!("making {}", own.display()))?;
         let cgroup = format!("/cofferdam-{}-{id}", owner.tag());
+        let mut spec = for_the_runtime(spec, bundle, &cgroup);
+        // Its root filesystem is mounted by now, and nothing runs in it.
+        cofferdam_rootfs::settle(&mut spec)?;
         let json = |value: io::Result<Vec<u8>>| value.during(|| "writing the container's spec".to_owned());
-        let spec =
-            json(serde_json::to_vec_pretty(&for_the_runtime(spec, bundle, &cgroup)).map_err(Into::into))?;
+        let spec = json(serde_json::to_vec_pretty(&spec).map_err(Into::into))?;
         write(own.join("config.json"), spec)?;
         let note = Note {
             program: self.program.clone(),

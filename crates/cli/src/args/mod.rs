@@ -3,6 +3,7 @@
 mod image;
 mod layer;
 mod mount;
+mod order;
 mod plan;
 mod run;
 mod values;
@@ -16,8 +17,9 @@ pub(crate) use self::{
     image::{ImageArgs, ImageCommand, ImportArgs, PullArgs, RegistryArgs, StoreArgs, VariantArgs},
     layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
     mount::{MountAddArgs, MountCommand},
+    order::parse,
     plan::{PlanArgs, PlanFormat},
-    run::RunArgs,
+    run::{ImageRunArgs, Pull, RunArgs, Target},
     vm::{Accelerator, VmArgs},
 };
 
@@ -64,22 +66,27 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the container of a bundle in a new utility VM, or with --no-vm on this host, in the foreground.
+    /// Run an image, or the container of a bundle, in a new utility VM, or with --no-vm on this host, in the foreground.
     ///
-    /// Standard input, output and error are the container's; the exit status is its exit status. cofferdam's own
-    /// failures exit with 125, an executable that cannot be run with 126, one that is not found with 127.
-    /// SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the third SIGINT or SIGTERM kills.
+    /// Standard output and error are the container's, and so is standard input with --interactive or --bundle; the exit
+    /// status is its exit status. cofferdam's own failures exit with 125, an executable that cannot be run with 126, one
+    /// that is not found with 127. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the third SIGINT or
+    /// SIGTERM kills. When it ends nothing is kept of an image's container but its volumes with names.
     #[command(
-        after_help = "Examples:\n  cofferdam run --bundle ./busybox --memory 256M demo\n  \
+        override_usage = "cofferdam run [OPTIONS] IMAGE [CMD]...\n       cofferdam run [OPTIONS] --bundle DIR [ID]",
+        after_help = "Examples:\n  cofferdam run -it debian bash\n  \
+                            cofferdam run -e LANG=C -v ./src:/src:ro -w /src debian ls -l\n  \
+                            cofferdam run --bundle ./busybox --memory 256M demo\n  \
                             cofferdam run --bundle ./busybox --no-vm"
     )]
-    Run(RunArgs),
-    /// Show what running a bundle would take, without starting or touching anything.
+    Run(Box<RunArgs>),
+    /// Show what running a bundle or an image would take, without starting or touching anything.
     #[command(
         after_help = "Examples:\n  cofferdam plan --bundle ./busybox --format json | jq .limits\n  \
-                            cofferdam plan --bundle ./web --bundle ./db"
+                            cofferdam plan --bundle ./web --bundle ./db\n  \
+                            cofferdam plan -v ./src:/src --image debian"
     )]
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Compare what owners have written down with what is there, and free what nobody owns.
     ///
     /// A living owner compares its ledger, its VM's devices and its guest's mounts. What a dead one left is found by its

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::ImageRunArgs;
+
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The bundle: a directory with config.json. Relative paths in it start here. Without one, and without --spec,
@@ -16,6 +18,10 @@ pub(crate) struct PlanArgs {
     /// directory.
     #[arg(long, value_name = "FILE")]
     pub(crate) spec: Vec<PathBuf>,
+
+    /// An image of the store, run with the options of `cofferdam run`, instead of a bundle. Nothing is pulled.
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["bundle", "spec"])]
+    pub(crate) image: Option<String>,
 
     /// What to print: a table, one JSON object, or the HCS documents in the order they would be sent.
     #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
@@ -41,6 +47,9 @@ pub(crate) struct PlanArgs {
     /// SCSI controllers of the VM, 64 disks each.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) scsi_controllers: u8,
+
+    #[command(flatten)]
+    pub(crate) run: ImageRunArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use cofferdam_store::{Store, StoreError, Variant};
 
 use crate::{
-    args::{ImageArgs, ImageCommand, LayerFormat, StoreArgs, VariantArgs},
+    args::{ImageArgs, ImageCommand, LayerFormat, PullArgs, StoreArgs, VariantArgs},
     exit::Exit,
     progress,
 };
@@ -37,6 +37,11 @@ fn run(args: &ImageArgs) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Fetches an image, for whoever runs it.
+pub(crate) fn pull(store: &Store, args: &PullArgs) -> Result<()> {
+    pull::execute(store, args)
 }
 
 /// The store that is meant.

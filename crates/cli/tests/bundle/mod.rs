@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// A directory given by the runner of the tests.
-fn required(variable: &str) -> PathBuf {
+pub(crate) fn required(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
     PathBuf::from(value.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test vm`")))
 }

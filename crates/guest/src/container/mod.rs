@@ -185,6 +185,8 @@ impl Containers {
             let place = staged.bind(id, *index, &sandbox::resolve(sandbox_root, path)?)?;
             completed.spec["mounts"][*index]["source"] = place.display().to_string().into();
         }
+        // Its root filesystem is mounted by now, and nothing runs in it.
+        cofferdam_rootfs::settle(&mut completed.spec)?;
         write_document(&container.bundle, &completed.spec)?;
 
         let on_done = Arc::clone(container);

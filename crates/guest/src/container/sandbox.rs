@@ -11,10 +11,8 @@ use std::{
 };
 
 use cofferdam_mounting::mount_point;
-use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2},
-    io::Errno,
-};
+use cofferdam_rootfs::Root;
+use rustix::fs::{FileType, fstat};
 
 use crate::error::{AgentError, During, Result};
 
@@ -45,38 +43,8 @@ pub(crate) fn resolve(sandbox_root: &Path, path: &str) -> Result<OwnedFd> {
     let parts = components(path).map_err(|why| AgentError::Invalid(format!("{PREFIX}{path}: {why}")))?;
     let shared = sandbox_root.join(DIRECTORY);
     fs::create_dir_all(&shared).during(|| format!("making {}", shared.display()))?;
-    let action = || format!("resolving {PREFIX}{path} below {}", shared.display());
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = open(&shared, flags | OFlags::DIRECTORY, Mode::empty()).during(action)?;
-    // With IN_ROOT, symlinks (absolute ones too) and their `..` end at the shared directory.
-    let at = |relative: &str, flags: OFlags| {
-        openat2(
-            &root,
-            relative,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-    };
-    let mut here = String::from(".");
-    let mut opened = at(&here, flags).during(action)?;
-    for part in parts {
-        let next = format!("{here}/{part}");
-        opened = match at(&next, flags) {
-            Err(Errno::NOENT) => {
-                let parent = at(&here, flags | OFlags::DIRECTORY).during(action)?;
-                match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-                    // Somebody else made it, or a symlink with a missing end is there.
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error).during(action),
-                }
-                at(&next, flags).during(action)?
-            }
-            found => found.during(action)?,
-        };
-        here = next;
-    }
-    Ok(opened)
+    // Symlinks (absolute ones too) and their `..` end at the shared directory.
+    Ok(Root::open(&shared)?.make(&parts.join("/"))?)
 }
 
 /// Sources bound to the agent's own places; the binds end with this value.
