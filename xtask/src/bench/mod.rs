@@ -3,9 +3,11 @@
 //!
 //! * plan: pure decisions, measured by criterion (`crates/explain/benches/plan.rs`);
 //! * hotplug: disks and shares of a running VM (`crates/container/benches/hotplug.rs`);
-//! * boot: from QEMU's start to the agent's first message, with each kernel (`crates/container/benches/boot.rs`).
+//! * boot: from QEMU's start to the agent's first message, with each kernel (`crates/container/benches/boot.rs`);
+//! * layers: from an archive to a disk, against other tools ([`layers`]).
 
 mod estimates;
+mod layers;
 mod table;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     boot::{self, BootFiles},
-    layers, progress,
+    layers as test_layers, progress,
     progress::Step,
     setup,
     tool::Tool,
@@ -30,9 +32,11 @@ pub(crate) enum Bench {
     Hotplug,
     /// QEMU's start to the agent's first message, with each kernel
     Boot,
+    /// A Debian root made into layers, against cp, mke2fs and mkfs.erofs; fails if a layer costs more than it may
+    Layers,
 }
 
-const ALL: [Bench; 3] = [Bench::Plan, Bench::Hotplug, Bench::Boot];
+const ALL: [Bench; 4] = [Bench::Plan, Bench::Hotplug, Bench::Boot, Bench::Layers];
 
 /// How the figures are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,6 +61,7 @@ pub(crate) fn run(only: Option<Bench>, format: Format) -> Result<()> {
             Bench::Plan => plan()?,
             Bench::Hotplug => hotplug()?,
             Bench::Boot => boots()?,
+            Bench::Layers => layers::measure()?,
         };
         let name = format!("{bench:?}").to_lowercase();
         if format == Format::Table {
@@ -101,7 +106,7 @@ fn prepared() -> Result<Vec<BootFiles>> {
 
 /// Runs a benchmark that prints its lines as JSON, in VMs with one kernel.
 fn in_vm(bench: &str, files: &BootFiles) -> Result<Vec<Line>> {
-    let layers = layers::obtain(false)?;
+    let layers = test_layers::obtain(false)?;
     let tool = cargo_bench("cofferdam-container", bench)
         .env("COFFERDAM_BOOT_DIR", files.dir())
         .env("COFFERDAM_TEST_LAYERS", &layers.dir);
