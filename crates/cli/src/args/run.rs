@@ -115,6 +115,10 @@ pub(crate) struct ImageRunArgs {
     #[arg(long, value_enum, default_value_t = Pull::Missing, conflicts_with = "bundle")]
     pub(crate) pull: Pull,
 
+    /// The platform that is pulled, where the image is for several: this host's when absent.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with = "bundle")]
+    pub(crate) platform: Option<cofferdam_store::Platform>,
+
     /// For scripts written for docker: containers are always removed when they end.
     #[arg(long)]
     pub(crate) rm: bool,
