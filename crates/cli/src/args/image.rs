@@ -112,7 +112,7 @@ pub(crate) struct RegistryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// The image: REGISTRY/REPOSITORY[:TAG][@DIGEST].
+    /// The image: `REGISTRY/REPOSITORY[:TAG][@DIGEST]`.
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
 

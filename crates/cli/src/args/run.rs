@@ -72,7 +72,7 @@ pub(crate) struct ImageRunArgs {
     #[arg(short, long, value_name = "PATH", conflicts_with = "bundle")]
     pub(crate) workdir: Option<String>,
 
-    /// As whom: USER[:GROUP], names of the image's passwd and group files or numbers.
+    /// As whom: `USER[:GROUP]`, names of the image's passwd and group files or numbers.
     #[arg(short, long, value_name = "USER", conflicts_with = "bundle")]
     pub(crate) user: Option<String>,
 
@@ -80,18 +80,18 @@ pub(crate) struct ImageRunArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "bundle")]
     pub(crate) hostname: Option<String>,
 
-    /// Mount a host path or a volume: SOURCE:DESTINATION[:ro]. SOURCE is an absolute path, one that begins with `./`, made a
+    /// Mount a host path or a volume: `SOURCE:DESTINATION[:ro]`. SOURCE is an absolute path, one that begins with `./`, made a
     /// directory if it is missing, or the name of a volume, which outlives the container. Without SOURCE, a volume of this
     /// container only.
     #[arg(short, long, value_name = "VOLUME", value_parser = cofferdam_runspec::volume, conflicts_with = "bundle")]
     pub(crate) volume: Vec<WantedMount>,
 
-    /// Mount something: type=TYPE,source=PATH,destination=PATH[,readonly]. Types are bind, volume, tmpfs, virtual-disk,
+    /// Mount something: `type=TYPE,source=PATH,destination=PATH[,readonly]`. Types are bind, volume, tmpfs, virtual-disk,
     /// automanage-virtual-disk and physical-disk.
     #[arg(long, value_name = "MOUNT", value_parser = WantedMount::parse, conflicts_with = "bundle")]
     pub(crate) mount: Vec<WantedMount>,
 
-    /// Mount memory: DESTINATION[:OPTIONS], options such as size=64m.
+    /// Mount memory: `DESTINATION[:OPTIONS]`, options such as size=64m.
     #[arg(long, value_name = "TMPFS", value_parser = cofferdam_runspec::tmpfs, conflicts_with = "bundle")]
     pub(crate) tmpfs: Vec<WantedMount>,
 
@@ -114,6 +114,10 @@ pub(crate) struct ImageRunArgs {
     /// Whether the image is pulled from its registry.
     #[arg(long, value_enum, default_value_t = Pull::Missing, conflicts_with = "bundle")]
     pub(crate) pull: Pull,
+
+    /// The platform that is pulled, where the image is for several: this host's when absent.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with = "bundle")]
+    pub(crate) platform: Option<cofferdam_store::Platform>,
 
     /// For scripts written for docker: containers are always removed when they end.
     #[arg(long)]

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cofferdam_store::{Store, StoreError, Variant};
 
+pub(crate) use self::{pull::pull, watch::Bars};
 use crate::{
-    args::{ImageArgs, ImageCommand, LayerFormat, PullArgs, StoreArgs, VariantArgs},
+    args::{ImageArgs, ImageCommand, LayerFormat, StoreArgs, VariantArgs},
     exit::Exit,
     progress,
 };
@@ -37,11 +38,6 @@ fn run(args: &ImageArgs) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// Fetches an image, for whoever runs it.
-pub(crate) fn pull(store: &Store, args: &PullArgs) -> Result<()> {
-    pull::execute(store, args)
 }
 
 /// The store that is meant.

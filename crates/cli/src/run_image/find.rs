@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cofferdam_runspec::{ImageConfig, Place, specify};
-use cofferdam_store::{Image, Reference, Store, StoreError};
+use cofferdam_store::{Image, Reference, Store, StoreError, Variant};
 
 use super::{
     bundle::{ImageBundle, dir},
     wishes::wishes,
 };
 use crate::{
-    args::{ImageRunArgs, LayerFormat, Pull, PullArgs, RegistryArgs, VariantArgs},
-    image,
+    args::{ImageRunArgs, Pull},
+    image::{Bars, open_store, pull},
 };
 
 /// What is asked for.
@@ -32,7 +32,7 @@ pub(super) fn bundle(request: Request<'_>) -> Result<ImageBundle> {
         name, options, id, ..
     } = request;
     let wishes = wishes(options, request.command, request.terminal)?;
-    let store = image::open_store(&options.store)?;
+    let store = open_store(&options.store)?;
     let image = image_of(&store, options, request.pull, name)?;
     if image.layers.is_empty() {
         bail!("the image {name} has no layers, and so nothing to run");
@@ -73,13 +73,13 @@ pub(super) fn bundle(request: Request<'_>) -> Result<ImageBundle> {
     })
 }
 
-fn image_of(store: &Store, options: &ImageRunArgs, pull: Pull, name: &str) -> Result<Image> {
-    if pull != Pull::Always {
+fn image_of(store: &Store, options: &ImageRunArgs, policy: Pull, name: &str) -> Result<Image> {
+    if policy != Pull::Always {
         match store.image(name) {
             Err(StoreError::NotFound(_)) => {}
             found => return Ok(found?),
         }
-        if pull == Pull::Never {
+        if policy == Pull::Never {
             return Err(not_there(name));
         }
     }
@@ -88,26 +88,18 @@ fn image_of(store: &Store, options: &ImageRunArgs, pull: Pull, name: &str) -> Re
     if reference.host().is_none() {
         return Err(not_there(name));
     }
-    image::pull(store, &pull_args(options, name))?;
-    Ok(store.image(name)?)
-}
-
-fn pull_args(options: &ImageRunArgs, name: &str) -> PullArgs {
-    PullArgs {
-        image: name.to_owned(),
-        variant: VariantArgs {
-            format: LayerFormat::Ext4,
-            verity: false,
-            platform: None,
-            // Standard output is the container's.
-            quiet: true,
-        },
-        registry: RegistryArgs {
-            creds: options.registry.creds.clone(),
-            tls_ca: options.registry.tls_ca.clone(),
-            plain_http: options.registry.plain_http,
-        },
-    }
+    let platform = options.platform.clone().unwrap_or_default();
+    // Progress is on standard error; standard output is the container's.
+    let bars = Bars::new(false);
+    pull(
+        store,
+        &reference,
+        &platform,
+        Variant::default(),
+        &options.registry,
+        &bars,
+    )
+    .with_context(|| format!("pulling {reference}"))
 }
 
 fn not_there(name: &str) -> anyhow::Error {
