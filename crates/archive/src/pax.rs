@@ -10,6 +10,10 @@ const SCHILY: &[u8] = b"SCHILY.xattr.";
 /// As libarchive writes them: the name percent-encoded, the value in base64.
 const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
+/// Bytes that global headers may leave for every entry after them. An entry of 512 bytes must not cost its reader a
+/// megabyte of attributes; `git archive`, which is who writes global headers, leaves nothing.
+const GLOBAL_BYTES: usize = 16 * 1024;
+
 /// What extended headers say of an entry; `None` where they say nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extended {
@@ -19,8 +23,17 @@ pub(crate) struct Extended {
     pub(crate) uid: Option<i64>,
     pub(crate) gid: Option<i64>,
     pub(crate) mtime: Option<Time>,
-    pub(crate) xattrs: Vec<Xattr>,
     pub(crate) sparse: Sparse,
+    /// In the order of their records.
+    xattrs: Vec<Found>,
+}
+
+/// An extended attribute, and whose spelling of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    xattr: Xattr,
+    /// libarchive's. It writes both; the other one is exact, and all that most readers know.
+    encoded: bool,
 }
 
 /// GNU tar's records of a sparse file.
@@ -116,16 +129,13 @@ impl Extended {
             }
             _ => {
                 if let Some(name) = keyword.strip_prefix(SCHILY) {
-                    self.set_xattr(name.to_vec(), value.to_vec());
+                    self.add_xattr(gnu_decoded(name), value.to_vec(), false, at)?;
                 } else if let Some(name) = keyword.strip_prefix(LIBARCHIVE) {
                     let name = percent_decoded(name)
                         .ok_or_else(|| at.record("an attribute's name is not percent-encoded", name))?;
-                    // A writer may have given both forms; the other one is exact.
-                    if self.xattrs.iter().all(|xattr| xattr.name != name) {
-                        let value = base64_decoded(value)
-                            .ok_or_else(|| at.record("an attribute's value is no base64", value))?;
-                        self.set_xattr(name, value);
-                    }
+                    let value = base64_decoded(value)
+                        .ok_or_else(|| at.record("an attribute's value is no base64", value))?;
+                    self.add_xattr(name, value, true, at)?;
                 }
             }
         }
@@ -140,14 +150,53 @@ impl Extended {
         Ok(())
     }
 
-    fn set_xattr(&mut self, name: Vec<u8>, value: Vec<u8>) {
+    fn add_xattr(
+        &mut self,
+        name: Vec<u8>,
+        value: Vec<u8>,
+        encoded: bool,
+        at: Where<'_>,
+    ) -> Result<(), ArchiveError> {
         if name.is_empty() || name.contains(&0) {
-            return;
+            return Err(at.record("an attribute's name is empty or has a NUL byte", &name));
         }
-        match self.xattrs.binary_search_by(|xattr| xattr.name.cmp(&name)) {
-            Ok(there) => self.xattrs[there].value = value,
-            Err(place) => self.xattrs.insert(place, Xattr { name, value }),
+        let xattr = Xattr { name, value };
+        self.xattrs.push(Found { xattr, encoded });
+        Ok(())
+    }
+
+    /// The attributes by name, each once: of a name's records the exact spelling counts before the encoded one, and the
+    /// last of a spelling.
+    pub(crate) fn take_xattrs(&mut self) -> Vec<Xattr> {
+        let mut found = std::mem::take(&mut self.xattrs);
+        // Sorted once rather than kept sorted: a megabyte of records has tens of thousands of names.
+        found.reverse();
+        found.sort_by(|a, b| (&a.xattr.name, a.encoded).cmp(&(&b.xattr.name, b.encoded)));
+        found.dedup_by(|next, kept| next.xattr.name == kept.xattr.name);
+        found.into_iter().map(|found| found.xattr).collect()
+    }
+
+    /// Makes of what was read the records of a global header, which all entries after it start from.
+    pub(crate) fn keep_as_global(&mut self, at: Where<'_>) -> Result<(), ArchiveError> {
+        // A map of one file is not one of all files.
+        self.sparse = Sparse::default();
+        let again = |xattr| Found {
+            xattr,
+            encoded: false,
+        };
+        self.xattrs = self.take_xattrs().into_iter().map(again).collect();
+        let length = |path: &Option<Vec<u8>>| path.as_ref().map_or(0, Vec::len);
+        let xattrs = self
+            .xattrs
+            .iter()
+            .map(|Found { xattr, .. }| size_of::<Found>() + xattr.name.len() + xattr.value.len());
+        if length(&self.path) + length(&self.link) + xattrs.sum::<usize>() > GLOBAL_BYTES {
+            return Err(at.limit(
+                "bytes for all entries of an archive in global headers",
+                GLOBAL_BYTES as u64,
+            ));
         }
+        Ok(())
     }
 }
 
@@ -161,6 +210,23 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[blank + 1..length - 1], &bytes[length..]))
 }
 
+/// GNU tar's spelling of an attribute's name: a keyword cannot hold `=`, so that is `%3D`, and `%` is `%25`. Anything
+/// else after a `%` is what it is: other writers encode nothing.
+fn gnu_decoded(name: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [byte, after @ ..] = rest {
+        let (byte, after) = match rest {
+            [b'%', b'3', b'D', after @ ..] => (b'=', after),
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            _ => (*byte, after),
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    decoded
+}
+
 fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -171,8 +237,9 @@ fn percent_decoded(text: &[u8]) -> Option<Vec<u8>> {
             continue;
         }
         let (digits, after) = after.split_at_checked(2)?;
-        let digits = str::from_utf8(digits).ok()?;
-        decoded.push(u8::from_str_radix(digits, 16).ok()?);
+        let value = |digit: u8| char::from(digit).to_digit(16);
+        let [high, low] = [value(digits[0])?, value(digits[1])?];
+        decoded.push(u8::try_from(high << 4 | low).ok()?);
         rest = after;
     }
     Some(decoded)
@@ -184,6 +251,9 @@ fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
         .strip_suffix(b"==")
         .or_else(|| text.strip_suffix(b"="))
         .unwrap_or(text);
+    if digits.len() % 4 == 1 {
+        return None;
+    }
     let mut decoded = Vec::with_capacity(digits.len() * 3 / 4);
     let mut bits = 0u32;
     let mut held = 0;
@@ -235,13 +305,13 @@ mod tests {
     #[test]
     fn values_may_hold_any_byte() {
         let value = b"a=b\n\0\xff 12 x=y\n";
-        let read = read(&[
+        let mut read = read(&[
             &with_length("SCHILY.xattr.user.x", value),
             &with_length("path", b"p"),
         ])
         .expect("well formed");
         assert_eq!(
-            read.xattrs,
+            read.take_xattrs(),
             [Xattr {
                 name: b"user.x".to_vec(),
                 value: value.to_vec()
@@ -264,14 +334,73 @@ mod tests {
 
     #[test]
     fn libarchives_attributes_are_decoded() {
-        let read = read(&[&with_length("LIBARCHIVE.xattr.user.a%3Db", b"AQID/w")]).expect("well formed");
+        let mut read = read(&[&with_length("LIBARCHIVE.xattr.user.a%3Db", b"AQID/w")]).expect("well formed");
         assert_eq!(
-            read.xattrs,
+            read.take_xattrs(),
             [Xattr {
                 name: b"user.a=b".to_vec(),
                 value: vec![1, 2, 3, 255]
             }]
         );
+    }
+
+    #[test]
+    fn of_a_names_records_the_exact_and_the_last_count() {
+        let mut read = read(&[
+            &with_length("SCHILY.xattr.user.b%3D%25%41", b"1"),
+            &with_length("SCHILY.xattr.user.a", b"2"),
+            &with_length("SCHILY.xattr.user.a", b"3"),
+            &with_length("LIBARCHIVE.xattr.user.a", b"NA"),
+            &with_length("SCHILY.xattr.user.empty", b""),
+        ])
+        .expect("well formed");
+        let xattrs = read.take_xattrs();
+        let found: Vec<_> = xattrs.iter().map(|x| (&x.name[..], &x.value[..])).collect();
+        assert_eq!(
+            found,
+            [
+                (&b"user.a"[..], &b"3"[..]),
+                (b"user.b=%%41", b"1"),
+                (b"user.empty", b""),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_global_headers_leave_is_bounded_however_many_there_are() {
+        let mut global = Extended::default();
+        let mut refused = false;
+        for n in 0..100 {
+            let record = with_length(&format!("SCHILY.xattr.user.{n}"), &[b'x'; 500]);
+            global.read(&record, AT, 4).expect("well formed");
+            refused |= global.keep_as_global(AT).is_err();
+        }
+        assert!(refused);
+        let mut global = Extended::default();
+        for _ in 0..100 {
+            let record = with_length("SCHILY.xattr.user.same", &[b'x'; 500]);
+            global.read(&record, AT, 4).expect("well formed");
+            global.keep_as_global(AT).expect("one attribute");
+        }
+    }
+
+    #[test]
+    fn base64_is_taken_with_and_without_padding() {
+        for (text, value) in [
+            (&b""[..], Some(&b""[..])),
+            (b"Zg", Some(b"f")),
+            (b"Zg==", Some(b"f")),
+            (b"Zm8=", Some(b"fo")),
+            (b"/+8", Some(b"\xff\xef")),
+            (b"Z", None),
+            (b"Zg===", None),
+            (b"Z=g", None),
+        ] {
+            assert_eq!(base64_decoded(text).as_deref(), value, "{text:?}");
+        }
+        for name in [&b"a%+1"[..], b"a%4", b"a%4g"] {
+            assert_eq!(percent_decoded(name), None, "{name:?}");
+        }
     }
 
     #[test]
@@ -285,6 +414,8 @@ mod tests {
             b"6 abc\n",
             b"5 =b\n",
             b"x a=b\n",
+            b"18 SCHILY.xattr.=a\n",
+            b"20 SCHILY.xattr.a\0=b\n",
         ] {
             assert!(read(&[bad]).is_err(), "{bad:?}");
         }

@@ -45,10 +45,15 @@ impl Pool {
     }
 }
 
-/// A queue between two stages.
+/// A queue between two stages. An empty chunk is the stream's end; a queue that closes without one lost its stage to a
+/// panic, and the stream is not all there.
 pub(super) fn queue() -> (Sender, Receiver) {
     let (sender, receiver) = mpsc::sync_channel(QUEUE);
-    (Sender(sender), Receiver(receiver))
+    let receiver = Receiver {
+        chunks: receiver,
+        ended: false,
+    };
+    (Sender(sender), receiver)
 }
 
 /// The end that chunks go in.
@@ -56,20 +61,36 @@ pub(super) fn queue() -> (Sender, Receiver) {
 pub(super) struct Sender(mpsc::SyncSender<io::Result<Chunk>>);
 
 impl Sender {
-    /// Waits for room. False if nobody takes chunks any more.
+    /// Waits for room. False if nobody takes chunks any more, or none can follow: after the end or an error.
     pub(super) fn send(&self, chunk: io::Result<Chunk>) -> bool {
-        self.0.send(chunk).is_ok()
+        let is_last = chunk.as_ref().map_or(true, Vec::is_empty);
+        self.0.send(chunk).is_ok() && !is_last
     }
 }
 
 /// The end that chunks come out.
 #[derive(Debug)]
-pub(super) struct Receiver(mpsc::Receiver<io::Result<Chunk>>);
+pub(super) struct Receiver {
+    chunks: mpsc::Receiver<io::Result<Chunk>>,
+    ended: bool,
+}
 
 impl Receiver {
-    /// Waits for the next chunk. `None` once the stage before has ended.
+    /// Waits for the next chunk. `None` at the stream's end and after an error.
     pub(super) fn next(&mut self) -> Option<io::Result<Chunk>> {
-        self.0.recv().ok()
+        if self.ended {
+            return None;
+        }
+        let next = self.chunks.recv().unwrap_or_else(|_| {
+            Err(io::Error::other(
+                "a thread that reads the archive ended by a panic",
+            ))
+        });
+        self.ended = next.as_ref().map_or(true, Vec::is_empty);
+        match next {
+            Ok(chunk) if chunk.is_empty() => None,
+            next => Some(next),
+        }
     }
 }
 
@@ -117,5 +138,28 @@ impl Read for Stream {
         bytes[..length].copy_from_slice(&there[..length]);
         self.used += length;
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_panics_is_no_end_of_the_stream() {
+        let (sender, mut receiver) = queue();
+        assert!(sender.send(Ok(vec![1])));
+        drop(sender);
+        assert!(receiver.next().is_some_and(|chunk| chunk.is_ok()));
+        assert!(receiver.next().is_some_and(|chunk| chunk.is_err()));
+        assert!(receiver.next().is_none());
+    }
+
+    #[test]
+    fn an_empty_chunk_ends_the_stream() {
+        let (sender, mut receiver) = queue();
+        assert!(!sender.send(Ok(Vec::new())));
+        drop(sender);
+        assert!(receiver.next().is_none());
     }
 }

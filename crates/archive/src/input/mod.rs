@@ -22,6 +22,7 @@ use std::{
 
 use self::chunks::{Chunk, Pool, Receiver};
 pub use self::digest::{BadDigest, Digest};
+use crate::Limits;
 
 /// What is to be known of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +76,7 @@ pub struct Input {
     current: Chunk,
     used: usize,
     handed_out: u64,
+    limit: u64,
     source: JoinHandle<stages::Counted>,
     digest: Option<JoinHandle<stages::Counted>>,
 }
@@ -106,9 +108,17 @@ impl Input {
             current: Chunk::default(),
             used: 0,
             handed_out: 0,
+            limit: Limits::default().archive_bytes,
             source,
             digest,
         })
+    }
+
+    /// With an end to how long the archive may be, decompressed; by default [`Limits::archive_bytes`]'s own.
+    #[must_use]
+    pub fn limited(mut self, archive_bytes: u64) -> Self {
+        self.limit = archive_bytes;
+        self
     }
 
     /// How the archive is compressed.
@@ -154,7 +164,15 @@ impl BufRead for Input {
                 None => return Ok(&[]),
             }
         }
-        Ok(&self.current[self.used..])
+        if self.handed_out >= self.limit {
+            return Err(io::Error::other(format!(
+                "it is longer than {} bytes, decompressed: refused",
+                self.limit
+            )));
+        }
+        let left = usize::try_from(self.limit - self.handed_out).unwrap_or(usize::MAX);
+        let there = &self.current[self.used..];
+        Ok(&there[..there.len().min(left)])
     }
 
     fn consume(&mut self, length: usize) {

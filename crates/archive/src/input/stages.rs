@@ -13,9 +13,10 @@ use super::{
     chunks::{Chunk, Pool, Receiver, Sender, Stream, queue},
 };
 
-/// The largest window that a zstd stream may ask for, as a power of two: 128 MiB, the zstd program's own limit. A layer
-/// made with its usual levels asks for 8 MiB at most.
-const WINDOW_LOG: u32 = 27;
+/// The largest window that a zstd stream may ask for, as a power of two: 32 MiB, which is what the strongest level of
+/// the tools that make images asks for. The decoder holds a window in memory, beside 5 MiB of chunks; levels up to 19 of
+/// the zstd program ask for 8 MiB at most, and only `--ultra` and `--long` for more than this.
+const WINDOW_LOG: u32 = 25;
 
 /// What went through a stage.
 #[derive(Debug)]
@@ -99,15 +100,10 @@ pub(super) fn read(
         let mut meter = Meter::new(digest);
         let mut next = Ok(first);
         loop {
-            let last = match &next {
-                Ok(chunk) => {
-                    meter.pass(chunk);
-                    chunk.is_empty()
-                }
-                Err(_) => true,
-            };
-            let was_empty = matches!(&next, Ok(chunk) if chunk.is_empty());
-            if !was_empty && !sender.send(next) || last {
+            if let Ok(chunk) = &next {
+                meter.pass(chunk);
+            }
+            if !sender.send(next) {
                 return meter.counted();
             }
             next = pool.fill(&mut source);
@@ -128,7 +124,9 @@ pub(super) fn decompress(chunks: Receiver, compression: Compression, pool: Pool)
             Compression::Gzip => pump(MultiGzDecoder::new(stream), &sender, &pool),
             Compression::Zstd => match zstd_decoder(stream) {
                 Ok(decoder) => pump(decoder, &sender, &pool),
-                Err(error) => drop(sender.send(Err(error))),
+                Err(error) => {
+                    sender.send(Err(error));
+                }
             },
             Compression::None => pump(stream, &sender, &pool),
         }
@@ -142,21 +140,29 @@ pub(super) fn decompress(chunks: Receiver, compression: Compression, pool: Pool)
 fn zstd_decoder(stream: impl BufRead) -> io::Result<impl Read> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(stream)?;
     decoder.window_log_max(WINDOW_LOG)?;
-    Ok(decoder)
+    Ok(Explained(decoder))
+}
+
+/// zstd's words for a window that is too large say nothing of what to do about it.
+struct Explained<R>(R);
+
+impl<R: Read> Read for Explained<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes).map_err(|error| {
+            if error.to_string().contains("too much memory") {
+                let most = (1_u32 << WINDOW_LOG) >> 20;
+                let message = format!(
+                    "its zstd window is larger than {most} MiB; compress it without `--long`, at level 19 or below: {error}"
+                );
+                return io::Error::new(io::ErrorKind::Unsupported, message);
+            }
+            error
+        })
+    }
 }
 
 fn pump(mut decoder: impl Read, sender: &Sender, pool: &Pool) {
-    loop {
-        let next = pool.fill(&mut decoder);
-        let last = match &next {
-            Ok(chunk) if chunk.is_empty() => return,
-            Ok(_) => false,
-            Err(_) => true,
-        };
-        if !sender.send(next) || last {
-            return;
-        }
-    }
+    while sender.send(pool.fill(&mut decoder)) {}
 }
 
 /// Digests, and hands on.
@@ -164,15 +170,15 @@ pub(super) fn digest(mut chunks: Receiver) -> io::Result<(Receiver, JoinHandle<C
     let (sender, receiver) = queue();
     let work = move || {
         let mut meter = Meter::new(true);
-        while let Some(next) = chunks.next() {
+        loop {
+            let next = chunks.next().unwrap_or_else(|| Ok(Chunk::new()));
             if let Ok(chunk) = &next {
                 meter.pass(chunk);
             }
             if !sender.send(next) {
-                break;
+                return meter.counted();
             }
         }
-        meter.counted()
     };
     let handle = thread::Builder::new()
         .name("archive digest".to_owned())

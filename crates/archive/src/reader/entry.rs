@@ -14,15 +14,14 @@ use crate::{
 impl<R: BufRead> Archive<R> {
     /// The entry of a header that is its own.
     pub(super) fn entry(&mut self, header: &Header<'_>, before: Before) -> Result<Entry, ArchiveError> {
-        let mut extended = before.extended.unwrap_or_default();
-        let global = &self.global;
+        // Without an extended header of its own an entry has the global ones' records; with one it started from them.
+        let mut extended = before.extended.unwrap_or_else(|| self.global.clone());
         let path = extended
             .sparse
             .name
             .take()
             .or(before.path)
             .or_else(|| extended.path.take())
-            .or_else(|| global.path.clone())
             .unwrap_or_else(|| header.path().into_owned());
         self.path.clear();
         self.path.extend_from_slice(&path[..path.len().min(KEPT_PATH)]);
@@ -38,13 +37,9 @@ impl<R: BufRead> Archive<R> {
         let link = before
             .link
             .or_else(|| extended.link.take())
-            .or_else(|| global.link.clone())
             .unwrap_or_else(|| header.link().to_vec());
-        let id = |field,
-                  extended: Option<i64>,
-                  global: Option<i64>,
-                  own: &dyn Fn() -> Result<i64, ArchiveError>| {
-            let value = match extended.or(global) {
+        let id = |field, extended: Option<i64>, own: &dyn Fn() -> Result<i64, ArchiveError>| {
+            let value = match extended {
                 Some(value) => value,
                 None => own()?,
             };
@@ -53,16 +48,16 @@ impl<R: BufRead> Archive<R> {
                 .filter(|id| *id != u32::MAX)
                 .ok_or_else(|| at.range(field, value, u64::from(u32::MAX - 1)))
         };
-        let uid = id("the user ID", extended.uid, global.uid, &|| header.uid())?;
-        let gid = id("the group ID", extended.gid, global.gid, &|| header.gid())?;
-        let mtime = match extended.mtime.or(global.mtime) {
+        let uid = id("the user ID", extended.uid, &|| header.uid())?;
+        let gid = id("the group ID", extended.gid, &|| header.gid())?;
+        let mtime = match extended.mtime {
             Some(mtime) => mtime,
             None => Time {
                 seconds: header.mtime()?,
                 nanoseconds: 0,
             },
         };
-        let stored = match extended.size.or(global.size) {
+        let stored = match extended.size {
             Some(size) => size,
             None => header.size()?,
         };
@@ -71,12 +66,7 @@ impl<R: BufRead> Archive<R> {
         if stored > self.limits.file_bytes {
             return Err(at.limit("bytes of a file", self.limits.file_bytes));
         }
-        let mut xattrs = std::mem::take(&mut extended.xattrs);
-        for xattr in &global.xattrs {
-            if let Err(place) = xattrs.binary_search_by(|own| own.name.cmp(&xattr.name)) {
-                xattrs.insert(place, xattr.clone());
-            }
-        }
+        let xattrs = extended.take_xattrs();
         let kind = self.kind(header, &extended, &path, link, stored)?;
         Ok(Entry {
             path,
@@ -109,7 +99,14 @@ impl<R: BufRead> Archive<R> {
         // What has no data may state a size all the same: POSIX gives it to links; others say the size of a directory.
         // Only where data follows is it skipped: for hard links in pax archives, as GNU tar and libarchive do it.
         let kind = match header.typeflag() {
-            b'0' | 0 | b'7' if path.ends_with(b"/") && !extended.sparse.is_some() => Kind::Directory,
+            // v7 has no type for directories.
+            b'0' | 0 | b'7' if path.ends_with(b"/") && !extended.sparse.is_some() => {
+                if stored > 0 && header.typeflag() != 0 {
+                    // Go's reader sees a file there and GNU tar's a directory.
+                    return Err(at.path("the path", "is that of a directory, with a file's data"));
+                }
+                Kind::Directory
+            }
             b'0' | 0 | b'7' if extended.sparse.is_some() => return self.pax_sparse(extended, stored, at),
             b'0' | 0 | b'7' => {
                 self.expect_data(stored);

@@ -6,7 +6,7 @@
 
 mod entry;
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
 use crate::{
     ArchiveError, Entry, Limits,
@@ -116,13 +116,16 @@ impl<R: BufRead> Archive<R> {
             path: &self.path,
         };
         let limit = check_bytes(&self.limits, self.position, at);
-        match self.input.fill_buf() {
+        match filled(&mut self.input) {
             Ok([]) => {
                 self.state = State::Failed;
                 Err(at.truncated("a file's data"))
             }
             Ok(bytes) => {
-                limit?;
+                if let Err(error) = limit {
+                    self.state = State::Failed;
+                    return Err(error);
+                }
                 let length = bytes
                     .len()
                     .min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
@@ -177,15 +180,17 @@ impl<R: BufRead> Archive<R> {
                 b'x' => {
                     let records = self.records(&header, &mut before)?;
                     let segments = self.limits.segments;
-                    before
-                        .extended
-                        .get_or_insert_default()
-                        .read(&records, header.place(), segments)?;
+                    before.extended.get_or_insert_with(|| self.global.clone()).read(
+                        &records,
+                        header.place(),
+                        segments,
+                    )?;
                 }
                 b'g' => {
                     let records = self.records(&header, &mut before)?;
                     let segments = self.limits.segments;
                     self.global.read(&records, header.place(), segments)?;
+                    self.global.keep_as_global(header.place())?;
                 }
                 b'L' => before.path = Some(self.long_name(&header, &mut before)?),
                 b'K' => before.link = Some(self.long_name(&header, &mut before)?),
@@ -295,7 +300,7 @@ impl<R: BufRead> Archive<R> {
             path: &self.path,
         };
         check_bytes(&self.limits, self.position, at)?;
-        self.input.fill_buf().map_err(|source| ArchiveError::Read {
+        filled(&mut self.input).map_err(|source| ArchiveError::Read {
             place: at.place(),
             source,
         })
@@ -312,6 +317,17 @@ impl<R: BufRead> Archive<R> {
             path: &self.path,
         }
     }
+}
+
+/// The input's buffer, filled in spite of signals.
+fn filled(input: &mut impl BufRead) -> io::Result<&[u8]> {
+    while let Err(error) = input.fill_buf() {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // There is something in it, or its end was met: this does not read.
+    input.fill_buf()
 }
 
 fn check_bytes(limits: &Limits, position: u64, at: Where<'_>) -> Result<(), ArchiveError> {
