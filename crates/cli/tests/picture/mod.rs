@@ -107,6 +107,21 @@ impl Picture {
         );
     }
 
+    /// The same image again, under another name, with its layers made in another way. Gives their folders, base first.
+    pub(crate) fn again(&self, name: &str, options: &[&str]) -> Vec<PathBuf> {
+        let store = self.store();
+        let mut import = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        import.args(["image", "import", "--quiet", "--store"]).arg(&store);
+        succeed(import.args(options).arg(self.path("image.tar")).arg(name));
+        let mut inspect = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        let told = succeed(inspect.args(["image", "inspect", name, "--store"]).arg(&store)).stdout;
+        let told: Value = serde_json::from_slice(&told).unwrap();
+        let folders = told["layers"].as_array().unwrap().iter();
+        folders
+            .map(|layer| PathBuf::from(layer["folder"].as_str().unwrap()))
+            .collect()
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.path("store")
     }

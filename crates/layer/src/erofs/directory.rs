@@ -3,27 +3,53 @@
 
 use std::io;
 
+use super::NAME;
 use crate::{
     LayerError,
     space::BLOCK,
     tree::{
-        Tree,
-        node::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG},
+        Tree, check_count,
+        node::{S_IFDIR, file_type},
     },
 };
 
 /// Bytes of an entry without its name.
 const ENTRY: usize = 12;
 
-/// A name, and whom it stands for.
+/// The directory's own names, in the place of a name's number.
+const OWN: u32 = u32::MAX;
+const PARENT: u32 = u32::MAX - 1;
+
+/// A name: its first 8 bytes, which nearly always tell it from the others, and its number. 12 bytes, whatever the name
+/// is: a directory may have a million.
 #[derive(Debug, Clone, Copy)]
-enum Child {
-    /// `.`
-    Own,
-    /// `..`
-    Parent,
-    /// The name of that number.
-    Dentry(u32),
+struct Child {
+    start: [u32; 2],
+    dentry: u32,
+}
+
+impl Child {
+    fn new(name: &[u8], dentry: u32) -> Self {
+        let mut start = [0; 8];
+        let length = name.len().min(8);
+        start[..length].copy_from_slice(&name[..length]);
+        let [a, b, c, d, e, f, g, h] = start;
+        Self {
+            start: [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])],
+            dentry,
+        }
+    }
+
+    fn name(&self, tree: &mut Tree) -> io::Result<Vec<u8>> {
+        match self.dentry {
+            OWN => Ok(b".".to_vec()),
+            PARENT => Ok(b"..".to_vec()),
+            number => {
+                let dentry = tree.dentry(number)?;
+                tree.name(&dentry)
+            }
+        }
+    }
 }
 
 /// A directory's names in their order.
@@ -39,21 +65,31 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Sorts a directory's names and packs them into blocks.
-    pub(super) fn of(tree: &mut Tree, record: u32) -> io::Result<Self> {
-        let mut children = vec![(b".".to_vec(), Child::Own), (b"..".to_vec(), Child::Parent)];
+    pub(super) fn of(tree: &mut Tree, record: u32) -> Result<Self, LayerError> {
+        let mut children = vec![Child::new(b".", OWN), Child::new(b"..", PARENT)];
         let mut subdirectories = 0;
         let mut names = tree.names(record)?;
         while let Some((number, dentry)) = names.next(tree)? {
             if tree.inodes.get(dentry.inode)?.is_dir() {
                 subdirectories += 1;
             }
-            children.push((tree.name(&dentry)?, Child::Dentry(number)));
+            children.push(Child::new(&tree.name(&dentry)?, number));
+            check_count(children.len(), NAME)?;
         }
-        children.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut failed = None;
+        children.sort_unstable_by(|a, b| {
+            a.start.cmp(&b.start).then_with(|| {
+                let mut name = |child: &Child| child.name(tree).map_err(|error| failed = Some(error));
+                name(a).unwrap_or_default().cmp(&name(b).unwrap_or_default())
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         let mut blocks = vec![0];
         let mut filled = 0;
-        for (name, _) in &children {
-            let needed = ENTRY + name.len();
+        for child in &children {
+            let needed = ENTRY + child.name(tree)?.len();
             if filled + needed > BLOCK as usize {
                 blocks.push(0);
                 filled = 0;
@@ -65,7 +101,7 @@ impl Listing {
         }
         Ok(Self {
             record,
-            children: children.into_iter().map(|(_, child)| child).collect(),
+            children,
             blocks,
             last_bytes: filled as u64,
             subdirectories,
@@ -95,13 +131,14 @@ impl Listing {
             let mut entries = Vec::with_capacity(BLOCK as usize);
             let mut text = Vec::new();
             for child in children.by_ref().take(*count as usize) {
-                let (name, number, kind) = match child {
-                    Child::Own => (b".".to_vec(), own.number, S_IFDIR),
-                    Child::Parent => (b"..".to_vec(), parent, S_IFDIR),
-                    Child::Dentry(dentry) => {
-                        let dentry = tree.dentry(*dentry)?;
+                let name = child.name(tree)?;
+                let (number, kind) = match child.dentry {
+                    OWN => (own.number, S_IFDIR),
+                    PARENT => (parent, S_IFDIR),
+                    dentry => {
+                        let dentry = tree.dentry(dentry)?;
                         let inode = tree.inodes.get(dentry.inode)?;
-                        (tree.name(&dentry)?, inode.number, inode.kind())
+                        (inode.number, inode.kind())
                     }
                 };
                 let name_at = *count as usize * ENTRY + text.len();
@@ -117,17 +154,5 @@ impl Listing {
             out(&entries)?;
         }
         Ok(())
-    }
-}
-
-fn file_type(kind: u16) -> u8 {
-    match kind {
-        S_IFREG => 1,
-        S_IFDIR => 2,
-        S_IFCHR => 3,
-        S_IFBLK => 4,
-        S_IFIFO => 5,
-        S_IFLNK => 7,
-        _ => 0,
     }
 }

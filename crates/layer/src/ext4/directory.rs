@@ -6,8 +6,8 @@ use crate::{
     error::Show,
     space::{BLOCK, Space},
     tree::{
-        Inode, Tree,
-        node::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG},
+        Inode, Tree, check_count,
+        node::{S_IFDIR, file_type},
     },
 };
 
@@ -71,6 +71,7 @@ pub(super) fn write(tree: &mut Tree, space: &mut Space<'_>, number: u32) -> Resu
             hash: hash::of_name(&name),
             dentry,
         });
+        check_count(children.len(), NAME)?;
     }
     let mut writer = Writer {
         tree,
@@ -253,16 +254,4 @@ fn in_root() -> usize {
 
 fn in_node() -> usize {
     (SIZE - NODE_ENTRIES) / INDEX_ENTRY
-}
-
-fn file_type(kind: u16) -> u8 {
-    match kind {
-        S_IFREG => 1,
-        S_IFDIR => 2,
-        S_IFCHR => 3,
-        S_IFBLK => 4,
-        S_IFIFO => 5,
-        S_IFLNK => 7,
-        _ => 0,
-    }
 }

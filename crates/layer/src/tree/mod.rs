@@ -17,7 +17,7 @@ pub(crate) use self::{
     node::{Dentry, Flags, Inode},
     resolve::{Missing, Target},
 };
-use crate::{records::Records, spool::Spool};
+use crate::{LayerError, error::Show, records::Records, spool::Spool};
 
 /// The root directory's number.
 pub(crate) const ROOT: u32 = 0;
@@ -155,6 +155,21 @@ impl Tree {
         }
         Ok(inode)
     }
+}
+
+/// Names of one directory. They are sorted in memory, at 12 bytes each: this bounds it.
+const DIRECTORY_NAMES: usize = 2_000_000;
+
+/// Refuses a directory with too many names to sort.
+pub(crate) fn check_count(names: usize, filesystem: &'static str) -> Result<(), LayerError> {
+    if names > DIRECTORY_NAMES {
+        return Err(LayerError::Unrepresentable {
+            path: Show::new(b"a directory"),
+            filesystem,
+            what: format!("it has more than {DIRECTORY_NAMES} names"),
+        });
+    }
+    Ok(())
 }
 
 /// A directory as it is where the archive does not describe it.

@@ -19,6 +19,19 @@ pub(crate) const S_IFREG: u16 = 0o100_000;
 /// A symbolic link.
 pub(crate) const S_IFLNK: u16 = 0o120_000;
 
+/// A type as ext4 and EROFS both have it in their directories.
+pub(crate) fn file_type(kind: u16) -> u8 {
+    match kind {
+        S_IFREG => 1,
+        S_IFDIR => 2,
+        S_IFCHR => 3,
+        S_IFBLK => 4,
+        S_IFIFO => 5,
+        S_IFLNK => 7,
+        _ => 0,
+    }
+}
+
 /// Bytes of an [`Inode`]'s record.
 pub(crate) const INODE_BYTES: usize = 64;
 /// Bytes of a [`Dentry`]'s record.
