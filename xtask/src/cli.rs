@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{bench, boot, demo, deny, kernel, layering, layers, setup, testing, workspace};
+use crate::{bench, boot, demo, deny, fuzz, kernel, layering, layers, setup, testing, workspace};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -105,6 +105,21 @@ enum Command {
         #[arg(long, value_enum, default_value_t = bench::Format::Table)]
         format: bench::Format,
     },
+    /// Throw hostile input at whatever reads archives, disks and image documents
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz                            all targets, 15 seconds each\n  \
+                            cargo xtask fuzz layer --seconds 3600       one of them, for an hour"
+    )]
+    Fuzz {
+        /// What to fuzz; everything by default
+        target: Option<fuzz::Target>,
+        /// How long, for each target
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+        /// Print what was done as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove the boot files
     Clean {
         /// Also remove ~/.cache/cofferdam: kernels, packages, layers
@@ -153,6 +168,11 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Layering => layering::run(&workspace::root())?,
         Command::Deny => deny::run(&workspace::root())?,
         Command::Test { ring, kernel, names } => return testing::run(ring, kernel, &names),
+        Command::Fuzz {
+            target,
+            seconds,
+            json,
+        } => fuzz::print(&fuzz::run(target, seconds)?, json),
         Command::Bench { name, format } => bench::run(name, format)?,
         Command::Clean { cache } => boot::clean(cache)?,
     }

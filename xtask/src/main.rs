@@ -13,6 +13,7 @@ mod debs;
 mod demo;
 mod deny;
 mod fingerprint;
+mod fuzz;
 mod kernel;
 mod layering;
 mod layers;

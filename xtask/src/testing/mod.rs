@@ -3,6 +3,7 @@
 //! * lint: formatting, clippy, rustdoc, layering, licences;
 //! * pure: unit tests, without I/O beyond a temporary directory;
 //! * process: tests with processes and sockets (`crates/*/tests`), and the examples in the documentation;
+//! * fuzz: a few seconds of hostile input for each target of `fuzz/`;
 //! * vm: test targets named `vm_*`, ignored by a plain `cargo test`, each with utility VMs of its own.
 
 mod counts;
@@ -18,7 +19,7 @@ use clap::ValueEnum;
 
 use crate::{
     boot::{self, BootFiles},
-    deny, layering, layers,
+    deny, fuzz, layering, layers,
     progress::{self, Step},
     setup,
     tool::Tool,
@@ -35,6 +36,8 @@ pub(crate) enum Ring {
     Pure,
     /// Tests with processes and sockets, and documentation examples
     Process,
+    /// A few seconds of hostile input for each fuzz target
+    Fuzz,
     /// Tests with utility VMs
     Vm,
 }
@@ -50,7 +53,10 @@ pub(crate) enum Kernels {
     Both,
 }
 
-const RINGS: [Ring; 4] = [Ring::Lint, Ring::Pure, Ring::Process, Ring::Vm];
+const RINGS: [Ring; 5] = [Ring::Lint, Ring::Pure, Ring::Process, Ring::Fuzz, Ring::Vm];
+
+/// Seconds of each fuzz target. A long run is `cargo xtask fuzz`.
+const FUZZ_S: u64 = 5;
 
 /// A test that hangs must not hold up the rest, nor a CI machine for hours. No single test or crate takes that long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
@@ -72,6 +78,11 @@ pub(crate) fn run(ring: Option<Ring>, kernels: Option<Kernels>, names: &[String]
                 cargo_test("pure", &["--lib", "--bins"], &[], names)
             }),
             Ring::Process => process(&mut outcomes, names),
+            // Names are of tests.
+            Ring::Fuzz if names.is_empty() => {
+                note_outcome(&mut outcomes, "fuzz", || fuzz::briefly(FUZZ_S).map(|_| None));
+            }
+            Ring::Fuzz => {}
             Ring::Vm => vm(&mut outcomes, kernels, names),
         }
     }
@@ -160,6 +171,8 @@ fn lint(outcomes: &mut Vec<Outcome>) {
 }
 
 fn process(outcomes: &mut Vec<Outcome>, names: &[String]) {
+    // Layers are judged by other people's programs.
+    note_outcome(outcomes, "packages", || setup::run(false).map(|()| None));
     // The VM tests are among these targets and stay ignored here.
     record(outcomes, "process", || {
         cargo_test("process", &["--test", "*"], &[], names)
