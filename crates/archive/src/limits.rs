@@ -24,7 +24,7 @@ impl Default for Limits {
             path_bytes: 4096,
             extended_bytes: 1 << 20,
             segments: 65_536,
-            archive_bytes: 1 << 40,
+            archive_bytes: 128 << 30,
             file_bytes: 1 << 44,
         }
     }

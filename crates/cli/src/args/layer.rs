@@ -42,6 +42,10 @@ pub(crate) struct ConvertArgs {
     #[arg(long)]
     pub(crate) verity: bool,
 
+    /// The largest archive that is taken, decompressed: what stops a bomb. In bytes or with K, M, G or T.
+    #[arg(long, value_name = "SIZE", default_value = "128G", value_parser = size_bytes)]
+    pub(crate) max_size: u64,
+
     /// Print what was made as one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

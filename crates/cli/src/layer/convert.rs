@@ -32,7 +32,11 @@ pub(super) fn execute(args: &ConvertArgs) -> Result<()> {
         container: container_of(&args.layer),
         verity: args.verity,
     };
-    let layer = write(input, &args.layer, &options)
+    let limits = Limits {
+        archive_bytes: args.max_size,
+        ..Limits::default()
+    };
+    let layer = write(input, &args.layer, &options, limits)
         .with_context(|| format!("making {} from {}", args.layer.display(), args.archive.display()))?;
     bar.finish();
     if layer.ignored_xattrs > 0 && !args.quiet {
@@ -82,7 +86,7 @@ fn open(archive: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
 }
 
 /// Writes the layer under a name of its own, and gives it its name when it is complete.
-fn write(input: Input, layer: &Path, options: &Options) -> Result<Layer> {
+fn write(input: Input, layer: &Path, options: &Options, limits: Limits) -> Result<Layer> {
     let directory = match layer.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -93,7 +97,7 @@ fn write(input: Input, layer: &Path, options: &Options) -> Result<Layer> {
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(directory)
         .with_context(|| format!("making a file in {}", directory.display()))?;
-    let mut archive = Archive::new(input, Limits::default());
+    let mut archive = Archive::new(input, limits);
     let made = convert(&mut archive, file.as_file(), options)?;
     archive
         .finish()?

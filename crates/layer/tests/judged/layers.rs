@@ -218,6 +218,53 @@ fn a_directory_of_100_000_names_is_found_by_its_index() {
 }
 
 #[test]
+fn a_file_beyond_4_gib_keeps_its_size_and_what_is_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = fs::File::create(dir.path().join("large")).unwrap();
+    let size = (5u64 << 30) + 3;
+    file.set_len(size).unwrap();
+    for at in [0, (4 << 30) - 5, size - 10] {
+        std::os::unix::fs::FileExt::write_all_at(&file, b"0123456789", at).unwrap();
+    }
+    let archive = dir.path().join("a.tar");
+    crate::mounts::run(
+        std::process::Command::new("tar")
+            .args(["--create", "--sparse", "--file"])
+            .arg(&archive)
+            .arg("-C")
+            .arg(dir.path())
+            .arg("large"),
+    );
+    let archive = fs::read(archive).unwrap();
+    for filesystem in BOTH {
+        let layer = Mounted::new(&archive, filesystem);
+        let file = fs::File::open(layer.root().join("large")).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), size);
+        for at in [0, (4 << 30) - 5, size - 10] {
+            let mut bytes = [0; 10];
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, at).unwrap();
+            assert_eq!(&bytes, b"0123456789", "at {at}");
+        }
+    }
+}
+
+#[test]
+fn an_archive_of_zeros_takes_no_room_on_the_host() {
+    let zeros = vec![0; 50_000_000];
+    let archive = Tar::new().file("zeros", &zeros).end();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    for filesystem in BOTH {
+        let layer = make(&archive, &path, raw(filesystem)).unwrap();
+        assert!(layer.file_bytes > 50_000_000);
+        let taken = fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(taken < 300_000, "{taken}");
+    }
+    let mounted = Mounted::new(&archive, Filesystem::Ext4);
+    assert!(fs::read(mounted.root().join("zeros")).unwrap() == zeros);
+}
+
+#[test]
 fn the_same_archive_gives_the_same_bytes() {
     let archive = Tar::new()
         .dir("d", 0o755)

@@ -7,5 +7,6 @@ mod archives;
 mod compare;
 mod layers;
 mod mounts;
+mod scratch;
 mod trees;
 mod verity;
