@@ -76,7 +76,7 @@ pub enum LayerError {
     /// What the file system has no room for.
     #[error("{path} cannot be in {filesystem}: {what}")]
     Unrepresentable {
-        /// The path, or how the file is otherwise known.
+        /// The path.
         path: Show,
         /// The file system.
         filesystem: &'static str,
@@ -93,6 +93,17 @@ pub enum LayerError {
         /// Blocks there are.
         limit: u64,
     },
+}
+
+impl LayerError {
+    /// What a file system has no room for, of a file whose name somebody else knows.
+    pub(crate) fn unnamed(filesystem: &'static str, what: String) -> Self {
+        Self::Unrepresentable {
+            path: Show(String::new()),
+            filesystem,
+            what,
+        }
+    }
 }
 
 /// A path or name of an archive, for a message: unprintable bytes escaped, the middle of a long one left out.

@@ -59,12 +59,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// An error if the attributes are too many.
-    pub(super) fn new(
-        record: u32,
-        attributes: &[Attribute],
-        data: Data,
-        subdirectories: u32,
-    ) -> Result<Self, LayerError> {
+    pub(super) fn new(attributes: &[Attribute], data: Data, subdirectories: u32) -> Result<Self, LayerError> {
         let entries: u64 = attributes.iter().map(attribute_bytes).sum();
         let bytes = if attributes.is_empty() {
             0
@@ -74,12 +69,9 @@ impl Plan {
         let largest = attributes.iter().map(|attribute| attribute.value.len()).max();
         // The count of 4-byte pieces, and a value's length, have 16 bits.
         if bytes > 4 * 0xFFFF || largest > Some(0xFFFF) {
-            return Err(unrepresentable(
-                record,
-                format!(
-                    "its extended attributes take {bytes} bytes; {NAME} has room for 262140, 65535 of them one value's"
-                ),
-            ));
+            return Err(unrepresentable(format!(
+                "its extended attributes take {bytes} bytes; {NAME} has room for 262140, 65535 of them one value's"
+            )));
         }
         Ok(Self {
             attributes: bytes,
@@ -139,10 +131,9 @@ pub(super) fn head(out: &mut Vec<u8>, inode: &Inode, plan: &Plan, serial: u32) -
         (_, S_IFCHR | S_IFBLK) => {
             let (major, minor) = inode.device();
             if major >= 1 << 12 || minor >= 1 << 20 {
-                return Err(unrepresentable(
-                    serial,
-                    format!("device {major}:{minor}; major numbers end at 4095, minor ones at 1048575"),
-                ));
+                return Err(unrepresentable(format!(
+                    "device {major}:{minor}; major numbers end at 4095, minor ones at 1048575"
+                )));
             }
             minor & 0xFF | major << 8 | (minor & !0xFF) << 12
         }

@@ -19,7 +19,6 @@ use crate::{
     LayerError,
     assemble::Assembly,
     contents,
-    error::Show,
     space::{BLOCK, Bounds, Space},
     tree::{
         Flags, Inode, ROOT, Tree,
@@ -89,7 +88,7 @@ fn place(tree: &mut Tree) -> Result<u64, LayerError> {
             continue;
         }
         count += 1;
-        let plan = plan(tree, record, &inode)?;
+        let plan = plan(tree, record, &inode).map_err(|error| tree.named(record, error))?;
         let start = plan.start_after(next);
         set_slot(&mut inode, start / SLOT)?;
         next = start + plan.bytes();
@@ -117,7 +116,7 @@ fn plan(tree: &mut Tree, record: u32, inode: &Inode) -> Result<Plan, LayerError>
         }
         _ => (Data::Elsewhere, 0),
     };
-    Plan::new(record, &attributes, data, subdirectories)
+    Plan::new(&attributes, data, subdirectories)
 }
 
 /// Writes what does not fit behind its inode; gives the metadata's first block. A directory or link then has its blocks
@@ -164,7 +163,7 @@ fn write_inodes(tree: &mut Tree, space: &mut Space<'_>, meta: u64) -> Result<(),
         piece.resize((start - written) as usize, 0);
         let plan = plan(tree, record, &inode)?;
         let attributes = xattr::list(tree, &inode)?;
-        inode::head(&mut piece, &inode, &plan, serial)?;
+        inode::head(&mut piece, &inode, &plan, serial).map_err(|error| tree.named(record, error))?;
         inode::attributes(&mut piece, &attributes);
         match inode.kind() {
             S_IFREG if inode.flags.has(Flags::MAPPED) => {
@@ -202,10 +201,7 @@ fn target(tree: &mut Tree, inode: &Inode) -> Result<Vec<u8>, LayerError> {
     Ok(target)
 }
 
-fn unrepresentable(record: u32, what: String) -> LayerError {
-    LayerError::Unrepresentable {
-        path: Show::new(format!("file {record} of the archive").as_bytes()),
-        filesystem: NAME,
-        what,
-    }
+/// What does not fit; whoever walks the inodes knows its name.
+fn unrepresentable(what: String) -> LayerError {
+    LayerError::unnamed(NAME, what)
 }

@@ -77,19 +77,18 @@ impl Blocks {
 }
 
 /// Whether they fit into an inode; an error if they do not fit into a block either.
-pub(super) fn fit_in_inode(attributes: &[Attribute], number: u32) -> Result<bool, LayerError> {
+pub(super) fn fit_in_inode(attributes: &[Attribute]) -> Result<bool, LayerError> {
     let bytes: usize = attributes.iter().map(entry_and_value).sum::<usize>() + END;
     let most = BLOCK as usize - BLOCK_HEADER;
     if bytes > most {
         let largest = attributes.iter().max_by_key(|attribute| attribute.value.len());
-        return Err(LayerError::Unrepresentable {
-            path: Show::new(format!("inode {number}").as_bytes()),
-            filesystem: NAME,
-            what: format!(
+        return Err(LayerError::unnamed(
+            NAME,
+            format!(
                 "its extended attributes take {bytes} bytes, and a block has {most}; the largest is {}",
                 largest.map_or_else(String::new, |largest| Show::new(&largest.name).to_string())
             ),
-        });
+        ));
     }
     Ok(bytes + INODE_HEADER <= IN_INODE)
 }

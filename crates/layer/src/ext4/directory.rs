@@ -3,7 +3,6 @@
 
 use crate::{
     LayerError,
-    error::Show,
     space::{BLOCK, Space},
     tree::{
         Inode, Tree, check_count,
@@ -132,15 +131,15 @@ impl Writer<'_, '_> {
             entries = self.nodes(root, &entries)?;
         }
         if entries.len() > in_root() {
-            return Err(LayerError::Unrepresentable {
-                path: Show::new(format!("a directory of {} names", children.len()).as_bytes()),
-                filesystem: NAME,
-                what: format!(
-                    "its index has {} nodes; there is room for {}",
+            return Err(LayerError::unnamed(
+                NAME,
+                format!(
+                    "the index of {} names has {} nodes; there is room for {}",
+                    children.len(),
                     entries.len(),
                     in_root()
                 ),
-            });
+            ));
         }
         self.block.fill(0);
         self.put(0, b".", own, file_type(S_IFDIR));

@@ -25,7 +25,6 @@ use crate::{
     LayerError,
     assemble::Assembly,
     contents,
-    error::Show,
     space::{BLOCK, Bounds, Space},
     tree::{
         Flags, Inode, ROOT, Tree,
@@ -110,7 +109,7 @@ fn write_directories(tree: &mut Tree, space: &mut Space<'_>) -> Result<(), Layer
         if inode.links == 0 || !inode.is_dir() {
             continue;
         }
-        let written = directory::write(tree, space, record)?;
+        let written = directory::write(tree, space, record).map_err(|error| tree.named(record, error))?;
         inode.at = written.first;
         inode.size = written.blocks * BLOCK;
         // The directory's own two names, and `..` of each directory in it.
@@ -128,45 +127,52 @@ fn write_directories(tree: &mut Tree, space: &mut Space<'_>) -> Result<(), Layer
 fn write_maps_and_attributes(tree: &mut Tree, space: &mut Space<'_>) -> Result<(), LayerError> {
     let mut blocks = attributes::Blocks::default();
     for record in 0..tree.inodes.count() {
-        let mut inode = tree.inodes.get(record)?;
-        if inode.links == 0 {
-            continue;
-        }
-        let before = inode;
-        match inode.kind() {
-            S_IFREG => keep_root(tree, space, &mut inode)?,
-            S_IFLNK if inode.size >= IN_AREA => {
-                if inode.size > LONGEST_TARGET {
-                    return Err(unrepresentable(
-                        &inode,
-                        format!(
-                            "a target of {} bytes, and a block has room for {LONGEST_TARGET}",
-                            inode.size
-                        ),
-                    ));
-                }
-                let target = target(tree, &inode)?;
-                inode.at = space.append(&target)?;
-            }
-            _ => {}
-        }
-        let attributes = attributes::as_stored(xattr::list(tree, &inode)?);
-        if !attributes.is_empty() && !attributes::fit_in_inode(&attributes, inode.number)? {
-            let opaque = inode.flags.has(Flags::OPAQUE);
-            inode.xattrs = blocks.obtain(space, &inode, opaque, &attributes)?;
-            inode.flags.set(Flags::XATTR_BLOCK);
-        }
-        if inode != before {
-            tree.inodes.set(record, &inode)?;
+        if tree.inodes.get(record)?.links > 0 {
+            write_map_and_attributes(tree, space, &mut blocks, record)
+                .map_err(|error| tree.named(record, error))?;
         }
     }
     blocks.close(space)
 }
 
+fn write_map_and_attributes(
+    tree: &mut Tree,
+    space: &mut Space<'_>,
+    blocks: &mut attributes::Blocks,
+    record: u32,
+) -> Result<(), LayerError> {
+    let mut inode = tree.inodes.get(record)?;
+    let before = inode;
+    match inode.kind() {
+        S_IFREG => keep_root(tree, space, &mut inode)?,
+        S_IFLNK if inode.size >= IN_AREA => {
+            if inode.size > LONGEST_TARGET {
+                return Err(unrepresentable(format!(
+                    "a target of {} bytes, and a block has room for {LONGEST_TARGET}",
+                    inode.size
+                )));
+            }
+            let target = target(tree, &inode)?;
+            inode.at = space.append(&target)?;
+        }
+        _ => {}
+    }
+    let attributes = attributes::as_stored(xattr::list(tree, &inode)?);
+    if !attributes.is_empty() && !attributes::fit_in_inode(&attributes)? {
+        let opaque = inode.flags.has(Flags::OPAQUE);
+        inode.xattrs = blocks.obtain(space, &inode, opaque, &attributes)?;
+        inode.flags.set(Flags::XATTR_BLOCK);
+    }
+    if inode != before {
+        tree.inodes.set(record, &inode)?;
+    }
+    Ok(())
+}
+
 /// Builds the extent tree of a file that needs more than its inode.
 fn keep_root(tree: &mut Tree, space: &mut Space<'_>, inode: &mut Inode) -> Result<(), LayerError> {
     if inode.size > extents::FILE_BLOCKS * BLOCK {
-        return Err(unrepresentable(inode, format!("a file of {} bytes", inode.size)));
+        return Err(unrepresentable(format!("a file of {} bytes", inode.size)));
     }
     let runs = contents::runs(tree, inode)?;
     if extents::fit_in_inode(&runs) {
@@ -212,7 +218,7 @@ fn write_inodes(
                 .entry(u64::from(inode.number - 1) / geometry.group_inodes)
                 .or_insert(0) += 1;
         }
-        let details = details(tree, space, &inode)?;
+        let details = details(tree, space, &inode).map_err(|error| tree.named(record, error))?;
         piece.extend_from_slice(&inode::to_bytes(&inode, &details));
         if record == ROOT {
             piece.resize((FIRST_INODE as usize - 1) * INODE_BYTES, 0);
@@ -232,10 +238,10 @@ fn write_inodes(
 
 fn details(tree: &mut Tree, space: &mut Space<'_>, inode: &Inode) -> Result<Details, LayerError> {
     if inode.links > MOST_LINKS {
-        return Err(unrepresentable(
-            inode,
-            format!("{} names of one file; {MOST_LINKS} are possible", inode.links),
-        ));
+        return Err(unrepresentable(format!(
+            "{} names of one file; {MOST_LINKS} are possible",
+            inode.links
+        )));
     }
     let mut details = Details::empty(inode.links);
     match inode.kind() {
@@ -266,10 +272,9 @@ fn details(tree: &mut Tree, space: &mut Space<'_>, inode: &Inode) -> Result<Deta
         S_IFCHR | S_IFBLK => {
             let (major, minor) = inode.device();
             details.area = inode::device_area(major, minor).ok_or_else(|| {
-                unrepresentable(
-                    inode,
-                    format!("device {major}:{minor}; major numbers end at 4095, minor ones at 1048575"),
-                )
+                unrepresentable(format!(
+                    "device {major}:{minor}; major numbers end at 4095, minor ones at 1048575"
+                ))
             })?;
         }
         // A long link's target, and a directory, are runs of blocks.
@@ -352,10 +357,7 @@ fn target(tree: &mut Tree, inode: &Inode) -> Result<Vec<u8>, LayerError> {
     Ok(target)
 }
 
-fn unrepresentable(inode: &Inode, what: String) -> LayerError {
-    LayerError::Unrepresentable {
-        path: Show::new(format!("inode {}", inode.number).as_bytes()),
-        filesystem: NAME,
-        what,
-    }
+/// What does not fit; whoever walks the inodes knows its name.
+fn unrepresentable(what: String) -> LayerError {
+    LayerError::unnamed(NAME, what)
 }

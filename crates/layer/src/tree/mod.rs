@@ -138,6 +138,43 @@ impl Tree {
         Ok(bytes)
     }
 
+    /// An error about an inode, with one of its names. All names are looked at: it happens once.
+    pub(crate) fn named(&mut self, inode: u32, error: LayerError) -> LayerError {
+        match error {
+            LayerError::Unrepresentable { filesystem, what, .. } => match self.path_of(inode) {
+                Ok(path) => LayerError::Unrepresentable {
+                    path: Show::new(&path),
+                    filesystem,
+                    what,
+                },
+                Err(source) => source.into(),
+            },
+            other => other,
+        }
+    }
+
+    /// One of an inode's paths.
+    fn path_of(&mut self, inode: u32) -> io::Result<Vec<u8>> {
+        let mut path = Vec::new();
+        let mut inode = inode;
+        while inode != ROOT {
+            let mut number = self.dentries.count();
+            let dentry = loop {
+                let Some(next) = number.checked_sub(1) else {
+                    return Ok(path);
+                };
+                number = next;
+                let dentry = self.dentries.get(number)?;
+                if dentry.inode == inode {
+                    break dentry;
+                }
+            };
+            path = [b"/", &self.name(&dentry)?[..], &path].concat();
+            inode = dentry.parent;
+        }
+        Ok(path)
+    }
+
     /// A new directory in `parent` that no entry describes (yet). What has the name already is no directory and holds no
     /// data.
     pub(crate) fn add_implicit_directory(&mut self, parent: u32, name: &[u8]) -> io::Result<u32> {
@@ -163,11 +200,10 @@ const DIRECTORY_NAMES: usize = 2_000_000;
 /// Refuses a directory with too many names to sort.
 pub(crate) fn check_count(names: usize, filesystem: &'static str) -> Result<(), LayerError> {
     if names > DIRECTORY_NAMES {
-        return Err(LayerError::Unrepresentable {
-            path: Show::new(b"a directory"),
+        return Err(LayerError::unnamed(
             filesystem,
-            what: format!("it has more than {DIRECTORY_NAMES} names"),
-        });
+            format!("it has more than {DIRECTORY_NAMES} names"),
+        ));
     }
     Ok(())
 }

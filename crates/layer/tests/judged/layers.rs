@@ -286,6 +286,29 @@ fn the_same_archive_gives_the_same_bytes() {
 }
 
 #[test]
+fn what_a_file_system_cannot_hold_is_named() {
+    let mut many = Tar::new().file("d/the-file", b"x");
+    for number in 0..65_000 {
+        many = many.hard_link(&format!("d/{number}"), "d/the-file");
+    }
+    let error = refusal(&many.end());
+    assert!(
+        error.to_string().starts_with("/d/") && error.to_string().contains("65000"),
+        "{error}"
+    );
+    let error = refusal(
+        &Tar::new()
+            .dir("a/b", 0o755)
+            .symlink("a/b/s", &"t".repeat(4096))
+            .end(),
+    );
+    assert!(
+        error.to_string().starts_with("/a/b/s cannot be in ext4"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_empty_archive_is_an_empty_layer() {
     for filesystem in BOTH {
         let layer = Mounted::new(&Tar::new().end(), filesystem);
