@@ -231,11 +231,11 @@ fn of_several_images_in_one_archive_one_has_to_be_named() {
     saved.file("1/layer.tar", &one.blob);
     saved.file("2/layer.tar", &two.blob);
     saved.image(
-        &Recipe::of(&[one.clone()]),
+        &Recipe::of(std::slice::from_ref(&one)),
         &["first:1", "first:latest"],
         &["1/layer.tar"],
     );
-    saved.image(&Recipe::of(&[two.clone()]), &["second:1"], &["2/layer.tar"]);
+    saved.image(&Recipe::of(std::slice::from_ref(&two)), &["second:1"], &["2/layer.tar"]);
     let path = scene.dir.path().join("archive");
     fs::write(&path, saved.finish()).unwrap();
     several(&path, &["first:1", "first:latest", "second:1"]);
