@@ -18,6 +18,7 @@ mod layering;
 mod layers;
 mod processes;
 mod progress;
+mod registry;
 mod setup;
 mod testing;
 mod tool;

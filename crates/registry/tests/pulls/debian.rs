@@ -162,8 +162,8 @@ fn program() -> PathBuf {
         .find(|program| program.exists())
         .unwrap_or_else(|| {
             panic!(
-                "there is no docker-registry: `cargo xtask test process` fetches Debian's and says where it is; \
-                 by hand, `cargo xtask registry` prints the path for {PROGRAM}"
+                "there is no docker-registry: `cargo xtask test process` fetches Debian's and says where it is in \
+                 {PROGRAM}; by hand, set it to where the package docker-registry is unpacked or installed"
             )
         })
 }
