@@ -19,6 +19,7 @@ mod layering;
 mod layers;
 mod processes;
 mod progress;
+mod registry;
 mod setup;
 mod testing;
 mod tool;

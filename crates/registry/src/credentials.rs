@@ -11,6 +11,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::RegistryError;
 
@@ -85,7 +86,10 @@ impl Credentials {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(bad(error.to_string())),
         };
-        let config: DockerConfig = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        // A list would pass for a structure without fields.
+        let config = serde_json::from_slice::<Map<String, Value>>(&text)
+            .and_then(|config| DockerConfig::deserialize(Value::Object(config)))
+            .map_err(|error| bad(error.to_string()))?;
         if let Some(helper) = config.cred_helpers.get(host) {
             return Self::helped(helper, host);
         }

@@ -9,7 +9,11 @@ use std::{
 use bytes::{Buf, Bytes};
 use cofferdam_store::{LayerDocument, LayerSource};
 use futures_util::StreamExt;
-use oci_client::{Client, Reference, client::BlobResponse, errors::OciDistributionError};
+use oci_client::{
+    Client, Reference,
+    client::BlobResponse,
+    errors::{OciDistributionError, OciErrorCode},
+};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use crate::error::chain;
@@ -139,6 +143,10 @@ impl Connection {
 fn may_pass(error: &OciDistributionError) -> bool {
     match error {
         OciDistributionError::ServerError { code, .. } => matches!(code, 408 | 429 | 500..),
+        OciDistributionError::RegistryError { envelope, .. } => envelope
+            .errors
+            .iter()
+            .any(|error| matches!(error.code, OciErrorCode::Toomanyrequests)),
         OciDistributionError::RequestError(error) => !error.is_builder() && !error.is_redirect(),
         // Of the stream; a digest that is wrong stays so.
         OciDistributionError::IoError(error) => !error.to_string().to_lowercase().contains("digest"),

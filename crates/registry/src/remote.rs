@@ -1,7 +1,8 @@
 //! An image in a registry.
 
 use std::{
-    fs,
+    error::Error,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -107,9 +108,9 @@ impl Remote {
             };
             let reference = registry.reference(image.digest());
             match registry.manifest(&reference) {
-                // No connection: the next protocol may do.
+                // No connection: the next protocol may do. Not where there is a server with TLS that is not trusted.
                 Err(OciDistributionError::RequestError(error))
-                    if error.is_connect() || error.is_request() =>
+                    if (error.is_connect() || error.is_request()) && !is_distrust(&error) =>
                 {
                     // The first is what was expected to work.
                     failure.get_or_insert(RegistryError::Failed {
@@ -233,6 +234,22 @@ fn certificates(host: &str, authorities: &[PathBuf]) -> Result<Vec<Certificate>,
             })
         })
         .collect()
+}
+
+/// Whether a certificate is the cause.
+fn is_distrust(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        // What is in an I/O error is not among its sources.
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 fn is_loopback(host: &str) -> bool {

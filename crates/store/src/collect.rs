@@ -28,7 +28,11 @@ impl Store {
             Ok(exact) if self.references()?.contains_key(&exact) => vec![exact],
             _ => self.image(name)?.names,
         };
-        self.change_references(|references| references.retain(|name, _| !removed.contains(name)))?;
+        {
+            // The new list is written where others sweep.
+            let _shared = Lock::shared(&self.content_lock())?;
+            self.change_references(|references| references.retain(|name, _| !removed.contains(name)))?;
+        }
         Ok((removed, self.collect()?))
     }
 

@@ -145,7 +145,7 @@ impl Ingest<'_> {
     }
 
     fn layer(&self, number: usize, layer: &LayerDocument) -> Result<(), StoreError> {
-        if self.store.layer(&layer.diff_id, self.variant)?.is_some() {
+        if self.store.whole_layer(&layer.diff_id, self.variant).is_some() {
             self.watch.layer(number, layer, LayerProgress::Present);
             return Ok(());
         }

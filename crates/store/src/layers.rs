@@ -152,7 +152,15 @@ impl Store {
         }))
     }
 
+    /// The layer of that archive, if it is here with all that belongs to it. One that was spoilt is made again.
+    pub(crate) fn whole_layer(&self, diff_id: &Digest, variant: Variant) -> Option<StoredLayer> {
+        let layer = self.layer(diff_id, variant).ok()??;
+        let bytes = fs::metadata(layer.folder.join("layer.vhd")).ok()?.len();
+        (bytes == layer.file_bytes && layer.folder.join("lease").exists()).then_some(layer)
+    }
+
     /// Puts a finished folder in its place. Another process may have been faster: then its layer, which is the same, stays.
+    /// A spoilt one makes way.
     pub(crate) fn place_layer(
         &self,
         made: &Path,
@@ -161,10 +169,17 @@ impl Store {
     ) -> Result<(), StoreError> {
         let folder = self.layer_folder(diff_id, variant);
         match fs::rename(made, &folder) {
-            Ok(()) => crate::store::sync_directory_of(&folder),
-            Err(_) if folder.join("layer.json").exists() => remove_any(made),
-            Err(error) => Err(error).at("name", &folder),
+            Ok(()) => return crate::store::sync_directory_of(&folder),
+            Err(error) if fs::symlink_metadata(&folder).is_err() => return Err(error).at("name", &folder),
+            // Something is there.
+            Err(_) => {}
         }
+        if self.whole_layer(diff_id, variant).is_some() {
+            return remove_any(made);
+        }
+        fs::rename(&folder, made.with_extension("spoilt")).at("move away", &folder)?;
+        fs::rename(made, &folder).at("name", &folder)?;
+        crate::store::sync_directory_of(&folder)
     }
 
     /// Keeps an image's layers here while the lease lives.

@@ -55,7 +55,8 @@ impl Store {
         })
     }
 
-    /// Changes the names; nobody else does meanwhile.
+    /// Changes the names; nobody else does meanwhile. The caller has the content's lock shared, so that nobody sweeps away
+    /// the list that is being written.
     pub(crate) fn change_references<T>(
         &self,
         change: impl FnOnce(&mut References) -> T,

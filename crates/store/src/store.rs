@@ -85,9 +85,9 @@ impl Store {
     /// Keeps a document.
     pub(crate) fn write_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        let path = self.blob(&digest);
-        if !path.exists() {
-            self.write_atomically(&path, bytes)?;
+        // One that is there and spoilt is mended.
+        if self.read_blob(&digest).is_err() {
+            self.write_atomically(&self.blob(&digest), bytes)?;
         }
         Ok(digest)
     }

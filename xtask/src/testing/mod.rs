@@ -21,7 +21,7 @@ use crate::{
     boot::{self, BootFiles},
     deny, fuzz, layering, layers,
     progress::{self, Step},
-    setup,
+    registry, setup,
     tool::Tool,
     workspace,
 };
@@ -75,7 +75,7 @@ pub(crate) fn run(ring: Option<Ring>, kernels: Option<Kernels>, names: &[String]
         match ring {
             Ring::Lint => lint(&mut outcomes),
             Ring::Pure => record(&mut outcomes, "pure", || {
-                cargo_test("pure", &["--lib", "--bins"], &[], names)
+                cargo_test("pure", &["--lib", "--bins"], Tests::Normal, &[], names)
             }),
             Ring::Process => process(&mut outcomes, names),
             // Names are of tests.
@@ -173,12 +173,17 @@ fn lint(outcomes: &mut Vec<Outcome>) {
 fn process(outcomes: &mut Vec<Outcome>, names: &[String]) {
     // Layers are judged by other people's programs.
     note_outcome(outcomes, "packages", || setup::run(false).map(|()| None));
+    let mut environment = Vec::new();
+    note_outcome(outcomes, "registry", || {
+        environment.push(("COFFERDAM_TEST_REGISTRY", registry::obtain()?));
+        Ok(None)
+    });
     // The VM tests are among these targets and stay ignored here.
     record(outcomes, "process", || {
-        cargo_test("process", &["--test", "*"], &[], names)
+        cargo_test("process", &["--test", "*"], Tests::Normal, &environment, names)
     });
     record(outcomes, "doc examples", || {
-        cargo_test("doc examples", &["--doc"], &[], names)
+        cargo_test("doc examples", &["--doc"], Tests::Normal, &[], names)
     });
 }
 
@@ -199,7 +204,7 @@ fn vm(outcomes: &mut Vec<Outcome>, kernels: Option<Kernels>, names: &[String]) {
                 ("COFFERDAM_BOOT_DIR", files.dir()),
                 ("COFFERDAM_TEST_LAYERS", layers.dir.clone()),
             ];
-            let counts = cargo_test(&name, &["--test", "vm_*"], &environment, names)?;
+            let counts = cargo_test(&name, &["--test", "vm_*"], Tests::Vm, &environment, names)?;
             if counts.passed + counts.failed == 0 {
                 bail!(
                     "no VM test ran, so nothing is known; are there targets named vm_* with tests of these names?"
@@ -224,11 +229,21 @@ fn choose(made: &[BootFiles], kernels: Option<Kernels>) -> Result<Vec<BootFiles>
     wanted.iter().map(find).collect()
 }
 
-/// Runs `cargo test` over the workspace. VM tests run one at a time: each has a VM and its memory.
+/// Which tests of the targets are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tests {
+    /// Those that are not ignored.
+    Normal,
+    /// The ignored ones, one at a time: each has a VM and its memory.
+    Vm,
+}
+
+/// Runs `cargo test` over the workspace.
 fn cargo_test(
     name: &str,
     targets: &[&str],
-    vm_environment: &[(&str, PathBuf)],
+    tests: Tests,
+    environment: &[(&str, PathBuf)],
     names: &[String],
 ) -> Result<Counts> {
     let step = Step::start(format!("Tests: {name}"));
@@ -238,11 +253,11 @@ fn cargo_test(
         .env("CARGO_TERM_COLOR", "never")
         .silence_limit(SILENCE_LIMIT)
         .log(&format!("test-{}", name.replace([' ', ','], "-")));
-    for (variable, value) in vm_environment {
+    for (variable, value) in environment {
         tool = tool.env(variable, value);
     }
     tool = tool.arg("--").args(names);
-    if !vm_environment.is_empty() {
+    if tests == Tests::Vm {
         tool = tool.args(["--ignored", "--test-threads=1"]);
     }
     let mut counts = Counts::default();
