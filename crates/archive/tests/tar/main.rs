@@ -1,0 +1,10 @@
+//! Archives of every kind of writer, good and bad, read to their end.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod formats;
+mod hostile;
+mod input;
+mod reading;
+mod round_trip;
+mod sparse;
+mod writer;
