@@ -20,7 +20,7 @@ use crate::error::chain;
 
 /// Tries without a byte in between, and the pause before the second; each next pause is twice as long.
 const TRIES: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Pieces of a few KiB that wait for whoever reads.
 const QUEUE: usize = 64;
 
@@ -142,14 +142,21 @@ impl Connection {
 /// Whether trying again may help: broken connections, and what servers call temporary.
 fn may_pass(error: &OciDistributionError) -> bool {
     match error {
+        OciDistributionError::RequestError(error) => !error.is_builder() && !error.is_redirect(),
+        // Of the stream; a digest that is wrong stays so.
+        OciDistributionError::IoError(error) => !error.to_string().to_lowercase().contains("digest"),
+        other => is_busy(other),
+    }
+}
+
+/// Whether the registry says that it could not answer just now.
+pub(crate) fn is_busy(error: &OciDistributionError) -> bool {
+    match error {
         OciDistributionError::ServerError { code, .. } => matches!(code, 408 | 429 | 500..),
         OciDistributionError::RegistryError { envelope, .. } => envelope
             .errors
             .iter()
             .any(|error| matches!(error.code, OciErrorCode::Toomanyrequests)),
-        OciDistributionError::RequestError(error) => !error.is_builder() && !error.is_redirect(),
-        // Of the stream; a digest that is wrong stays so.
-        OciDistributionError::IoError(error) => !error.to_string().to_lowercase().contains("digest"),
         _ => false,
     }
 }

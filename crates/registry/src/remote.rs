@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use crate::{
     Credentials, RegistryError,
     error::chain,
-    layers::{Connection, Layers},
+    layers::{Connection, FIRST_PAUSE, Layers, is_busy},
 };
 
 /// Documents that are manifests or indexes, OCI's and docker's.
@@ -35,6 +35,9 @@ const MANIFESTS: [&str; 4] = [
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a registry may be silent in the middle of an answer.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Documents are asked for so often: whoever waits for them sees nothing happen.
+const DOCUMENT_TRIES: u32 = 3;
 
 /// How to talk to the registry.
 #[derive(Debug, Clone, Default)]
@@ -149,8 +152,34 @@ impl Registry<'_> {
     }
 
     fn manifest(&self, reference: &RemoteReference) -> Result<Vec<u8>, OciDistributionError> {
-        let fetched = self.client.pull_manifest_raw(reference, self.auth, &MANIFESTS);
-        self.runtime.block_on(fetched).map(|(bytes, _)| bytes.to_vec())
+        self.again_if_busy(|| {
+            let fetched = self.client.pull_manifest_raw(reference, self.auth, &MANIFESTS);
+            self.runtime.block_on(fetched).map(|(bytes, _)| bytes.to_vec())
+        })
+    }
+
+    /// Asks for a document anew where the registry says that it could not answer just now.
+    fn again_if_busy<T>(
+        &self,
+        ask: impl Fn() -> Result<T, OciDistributionError>,
+    ) -> Result<T, OciDistributionError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..DOCUMENT_TRIES {
+            match ask() {
+                Err(error) if is_busy(&error) => {
+                    let error = chain(&error);
+                    tracing::warn!(
+                        error,
+                        "fetching a document of {} goes on after {pause:?}",
+                        self.image
+                    );
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                other => return other,
+            }
+        }
+        ask()
     }
 
     fn remote(&self, first: Vec<u8>, platform: &Platform) -> Result<Documents, RegistryError> {
@@ -169,7 +198,7 @@ impl Registry<'_> {
         let fetch = &mut |digest: &Digest, size, kind| {
             let fetched = match kind {
                 DocumentKind::Manifest => self.manifest(&self.reference(Some(*digest))),
-                DocumentKind::Config => self.blob(digest, size),
+                DocumentKind::Config => self.again_if_busy(|| self.blob(digest, size)),
             };
             fetched.map_err(|error| {
                 let error = RegistryError::of(&name, self.host, &error);

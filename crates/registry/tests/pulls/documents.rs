@@ -1,6 +1,6 @@
 //! Documents that a registry does not have, or that are not what was asked for.
 
-use std::net::TcpListener;
+use std::{collections::BTreeMap, net::TcpListener, sync::Mutex};
 
 use cofferdam_archive::Digest;
 use cofferdam_registry::{Options, RegistryError, Remote};
@@ -62,6 +62,25 @@ fn an_image_that_is_not_there_is_said_not_to_be() {
         matches!(failure, Failure::Documents(RegistryError::NotFound(_))),
         "{failure:?}"
     );
+}
+
+#[test]
+fn documents_of_a_registry_that_is_busy_for_a_while_are_asked_for_again() {
+    let image = TestImage::new();
+    let there = image.clone();
+    let asked = Mutex::new(BTreeMap::<String, usize>::new());
+    let fake = Fake::new(move |request| {
+        let mut asked = asked.lock().unwrap();
+        let times = asked.entry(request.path.clone()).or_default();
+        *times += 1;
+        let document = request.is_for("/1") || request.is_for(&there.config);
+        if document && *times < 3 {
+            return Reply::new(503, "busy");
+        }
+        there.answer(request)
+    });
+    Scene::new().pulled(&fake.name(":1"), &plain(), &image);
+    assert_eq!(fake.requests_for(&image.config).len(), 3);
 }
 
 #[test]
