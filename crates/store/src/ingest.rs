@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use cofferdam_archive::{Archive, Digest, Input, InputOptions, Limits};
+use cofferdam_archive::{Archive, Digest, Input, InputOptions};
 use cofferdam_layer::{LayerError, convert};
 
 use crate::{
@@ -212,7 +212,7 @@ impl Ingest<'_> {
                 layer,
                 tell,
             },
-            Limits::default(),
+            self.store.limits(),
         );
         let made = convert(&mut archive, &file, &self.variant.options()).map_err(in_layer)?;
         let watched = archive.finish().map_err(|error| in_layer(error.into()))?;
@@ -231,6 +231,7 @@ impl Ingest<'_> {
         file.sync_all().at("sync", path)?;
         Ok(LayerFacts {
             entries: made.entries,
+            ignored_xattrs: made.ignored_xattrs,
             archive_bytes: digests.archive_bytes,
             file_bytes: made.file_bytes,
             verity_root: made

@@ -88,6 +88,9 @@ impl<'de> Deserialize<'de> for Variant {
 pub(crate) struct LayerFacts {
     /// Entries of the archive.
     pub(crate) entries: u64,
+    /// Attributes that Linux has no place for, and that were left out.
+    #[serde(default)]
+    pub(crate) ignored_xattrs: u64,
     /// Bytes of the archive.
     pub(crate) archive_bytes: u64,
     /// Bytes of the disk's file.
@@ -104,6 +107,8 @@ pub struct StoredLayer {
     pub folder: PathBuf,
     /// The digest of its archive.
     pub diff_id: Digest,
+    /// Extended attributes that were left out: those of namespaces that Linux does not have.
+    pub ignored_xattrs: u64,
     /// Bytes of the archive it was made of.
     pub archive_bytes: u64,
     /// Bytes of the disk's file.
@@ -146,6 +151,7 @@ impl Store {
         Ok(Some(StoredLayer {
             folder,
             diff_id: *diff_id,
+            ignored_xattrs: facts.ignored_xattrs,
             archive_bytes: facts.archive_bytes,
             file_bytes: facts.file_bytes,
             verity_root: facts.verity_root,

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cofferdam_archive::Digest;
+use cofferdam_archive::{Digest, Limits};
 
 use crate::{StoreError, error::At, lock::Lock};
 
@@ -17,6 +17,7 @@ pub(crate) const DOCUMENT_BYTES: u64 = 4 << 20;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    limits: Limits,
 }
 
 impl Store {
@@ -25,11 +26,25 @@ impl Store {
     /// # Errors
     /// The system's, where it cannot be made.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let store = Self { root: root.into() };
+        let store = Self {
+            root: root.into(),
+            limits: Limits::default(),
+        };
         for dir in [store.blobs(), store.layers(), store.ingests()] {
             fs::create_dir_all(&dir).at("make", &dir)?;
         }
         Ok(store)
+    }
+
+    /// The same, but a layer's archive is at most so many bytes, decompressed: what stops a bomb.
+    #[must_use]
+    pub fn with_largest_layer(mut self, bytes: u64) -> Self {
+        self.limits.archive_bytes = bytes;
+        self
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Its directory.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Format, LayerFormat};
+use super::{Format, LayerFormat, values::size_bytes};
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
@@ -80,6 +80,10 @@ pub(crate) struct VariantArgs {
     /// Give the layers dm-verity trees: the VM then checks every block that it reads.
     #[arg(long)]
     pub(crate) verity: bool,
+
+    /// The largest layer that is taken, decompressed: what stops a bomb. In bytes or with K, M, G or T.
+    #[arg(long, value_name = "SIZE", default_value = "128G", value_parser = size_bytes)]
+    pub(crate) max_layer: u64,
 
     /// The platform, where the image is for several: this host's when absent.
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]

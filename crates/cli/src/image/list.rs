@@ -63,6 +63,7 @@ fn details(image: &Image) -> Result<Value> {
                 "diffId": layer.diff_id.to_string(),
                 "folder": layer.folder,
                 "archiveBytes": layer.archive_bytes,
+                "ignoredXattrs": layer.ignored_xattrs,
                 "fileBytes": layer.file_bytes,
                 "verityRoot": layer.verity_root,
             })

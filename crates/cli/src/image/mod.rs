@@ -28,8 +28,10 @@ pub(crate) fn execute(args: &ImageArgs) -> Exit {
 fn run(args: &ImageArgs) -> Result<()> {
     let store = open_store(&args.store)?;
     match &args.command {
-        ImageCommand::Pull(args) => pull::execute(&store, args),
-        ImageCommand::Import(args) => import::execute(&store, args),
+        ImageCommand::Pull(args) => pull::execute(&store.with_largest_layer(args.variant.max_layer), args),
+        ImageCommand::Import(args) => {
+            import::execute(&store.with_largest_layer(args.variant.max_layer), args)
+        }
         ImageCommand::List { format } => list::list(&store, *format),
         ImageCommand::Inspect { image } => list::inspect(&store, image),
         ImageCommand::Remove { images } => remove(&store, images),

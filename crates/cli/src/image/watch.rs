@@ -32,6 +32,10 @@ impl Bars {
 
     /// The image is here.
     pub(crate) fn done(&self, name: &Reference, image: &Image) {
+        let ignored: u64 = image.layers.iter().map(|layer| layer.ignored_xattrs).sum();
+        if ignored > 0 && !self.quiet {
+            eprintln!("cofferdam: {ignored} extended attributes were left out: Linux has none of their kind");
+        }
         if self.quiet {
             println!("{}", image.id);
         } else {
