@@ -12,7 +12,16 @@ use crate::{StoreError, error::At};
 /// A lock; dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing alone would not do: a child that another thread starts at this moment has the file open, too, until it
+    /// runs its program.
+    fn drop(&mut self) {
+        // It ends with the last of those who have it open.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Opens a lock's file, making it if it is not there.
@@ -30,21 +39,21 @@ impl Lock {
     pub(crate) fn shared(path: &Path) -> Result<Self, StoreError> {
         let file = open(path)?;
         flock(&file, FlockOperation::LockShared).at("lock", path)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// Waits for it, alone.
     pub(crate) fn exclusive(path: &Path) -> Result<Self, StoreError> {
         let file = open(path)?;
         flock(&file, FlockOperation::LockExclusive).at("lock", path)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// Takes it alone if nobody has it.
     pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>, StoreError> {
         let file = open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error).at("lock", path),
         }
@@ -54,6 +63,6 @@ impl Lock {
     pub(crate) fn shared_existing(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path).at("open", path)?;
         flock(&file, FlockOperation::LockShared).at("lock", path)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

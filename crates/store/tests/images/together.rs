@@ -143,3 +143,29 @@ fn what_is_thrown_away_while_images_come_is_never_what_they_need() {
         "the shared one, and one each"
     );
 }
+
+#[test]
+fn a_child_that_starts_at_the_wrong_moment_keeps_no_lock() {
+    let scene = Scene::new();
+    let image = Recipe::small().ingest(&scene.store, "app").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            while !done.load(relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        let postponed = (0..2000)
+            .filter(|_| {
+                drop(scene.store.lease(&image.layers).unwrap());
+                scene.store.collect().unwrap().postponed
+            })
+            .count();
+        done.store(true, relaxed);
+        starting.join().unwrap();
+        assert_eq!(postponed, 0);
+    });
+    scene.store.remove("app").unwrap();
+    assert_eq!(files_in(&scene.store.root().join("layers")), [""; 0]);
+}
