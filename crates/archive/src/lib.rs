@@ -1,4 +1,19 @@
 //! Tar streams of image layers, read entry by entry, whatever is in them.
+//!
+//! [`Input`] reads, decompresses and digests with threads of its own; [`Archive`] reads entries from it, or from any other
+//! buffered stream. All that an archive may make us hold is bounded by [`Limits`].
+//!
+//! ```
+//! use cofferdam_archive::{Archive, Input, InputOptions, Limits};
+//!
+//! let end_of_archive = std::io::Cursor::new([0; 1024]);
+//! let input = Input::new(end_of_archive, InputOptions { archive_digest: true, ..InputOptions::default() })?;
+//! let mut archive = Archive::new(input, Limits::default());
+//! assert!(archive.next_entry()?.is_none());
+//! let digests = archive.finish()?.finish()?;
+//! assert_eq!(digests.archive_bytes, 1024);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod entry;
 mod error;

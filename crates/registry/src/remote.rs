@@ -184,15 +184,8 @@ impl Registry<'_> {
 
     fn remote(&self, first: Vec<u8>, platform: &Platform) -> Result<Documents, RegistryError> {
         if let Some(expected) = self.image.digest() {
-            let found = Digest::of(&first);
-            if found != expected {
-                return Err(StoreError::WrongDigest {
-                    what: format!("the manifest of {}", self.image),
-                    expected,
-                    found,
-                }
-                .into());
-            }
+            let what = format!("the manifest of {}", self.image);
+            StoreError::check_digest(&what, expected, Digest::of(&first))?;
         }
         let name = self.image.to_string();
         let fetch = &mut |digest: &Digest, size, kind| {

@@ -176,15 +176,8 @@ impl Documents {
             let digest = digest_in(&what, descriptor.digest().as_ref())?;
             check_size(&what, descriptor.size())?;
             let bytes = fetch(&digest, descriptor.size(), kind)?;
-            let found = Digest::of(&bytes);
-            if found != digest {
-                return Err(StoreError::WrongDigest {
-                    what,
-                    expected: digest,
-                    found,
-                });
-            }
-            Ok(bytes)
+            StoreError::check_digest(&what, digest, Digest::of(&bytes))?;
+            Ok::<_, StoreError>(bytes)
         };
         let mut bytes = first;
         let mut manifest = top(&format!("the manifest of {name}"), &bytes)?;

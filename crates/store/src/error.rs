@@ -133,6 +133,23 @@ pub enum StoreError {
     Stopped,
 }
 
+impl StoreError {
+    /// Compares a document or layer with its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongDigest`].
+    pub fn check_digest(what: &dyn std::fmt::Display, expected: Digest, found: Digest) -> Result<(), Self> {
+        if expected == found {
+            return Ok(());
+        }
+        Err(Self::WrongDigest {
+            what: what.to_string(),
+            expected,
+            found,
+        })
+    }
+}
+
 /// Adds the file and what was being done to an I/O error.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: &std::path::Path) -> Result<T, StoreError>;

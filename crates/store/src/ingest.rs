@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use cofferdam_archive::{Archive, Digest, Input, InputOptions};
+use cofferdam_archive::{Archive, Input, InputOptions};
 use cofferdam_layer::{LayerError, convert};
 
 use crate::{
@@ -222,10 +222,8 @@ impl Ingest<'_> {
             (Some(layer.diff_id), digests.archive),
         ];
         for (expected, found) in found {
-            if let (Some(expected), Some(found)) = (expected, found)
-                && expected != found
-            {
-                return Err(wrong_digest(number, count, expected, found));
+            if let (Some(expected), Some(found)) = (expected, found) {
+                StoreError::check_digest(&format!("layer {} of {count}", number + 1), expected, found)?;
             }
         }
         file.sync_all().at("sync", path)?;
@@ -238,14 +236,6 @@ impl Ingest<'_> {
                 .verity_root
                 .map(|root| root.iter().map(|byte| format!("{byte:02x}")).collect()),
         })
-    }
-}
-
-fn wrong_digest(number: usize, count: usize, expected: Digest, found: Digest) -> StoreError {
-    StoreError::WrongDigest {
-        what: format!("layer {} of {count}", number + 1),
-        expected,
-        found,
     }
 }
 

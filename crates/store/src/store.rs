@@ -86,14 +86,7 @@ impl Store {
     pub(crate) fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.blob(digest);
         let bytes = read_bounded(&path)?;
-        let found = Digest::of(&bytes);
-        if found != *digest {
-            return Err(StoreError::WrongDigest {
-                what: path.display().to_string(),
-                expected: *digest,
-                found,
-            });
-        }
+        StoreError::check_digest(&path.display(), *digest, Digest::of(&bytes))?;
         Ok(bytes)
     }
 

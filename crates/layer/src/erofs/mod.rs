@@ -138,7 +138,7 @@ fn write_blocks(tree: &mut Tree, space: &mut Space<'_>) -> Result<u64, LayerErro
                 listing.write(tree, &mut |block| space.append(block).map(drop))?;
                 first
             } else {
-                let target = target(tree, &inode)?;
+                let target = tree.target(&inode)?;
                 space.append(&target)?
             };
             inode.at = at;
@@ -170,7 +170,7 @@ fn write_inodes(tree: &mut Tree, space: &mut Space<'_>, meta: u64) -> Result<(),
                 let runs = contents::runs(tree, &inode)?;
                 inode::chunk_map(&mut piece, &runs, &plan);
             }
-            S_IFLNK if plan.is_inline() => piece.extend_from_slice(&target(tree, &inode)?),
+            S_IFLNK if plan.is_inline() => piece.extend_from_slice(&tree.target(&inode)?),
             _ if inode.is_dir() && plan.is_inline() => {
                 let mut listing = Listing::of(tree, record)?;
                 listing.write(tree, &mut |block| {
@@ -193,12 +193,6 @@ fn flush(piece: &mut Vec<u8>, space: &Space<'_>, position: u64) -> Result<u64, L
     let written = piece.len() as u64;
     piece.clear();
     Ok(written)
-}
-
-fn target(tree: &mut Tree, inode: &Inode) -> Result<Vec<u8>, LayerError> {
-    let mut target = vec![0; inode.size as usize];
-    tree.text.read(inode.at, &mut target)?;
-    Ok(target)
 }
 
 /// What does not fit; whoever walks the inodes knows its name.

@@ -4,7 +4,10 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 
-use crate::space::{BLOCK, Space};
+use crate::{
+    space::{BLOCK, Space},
+    uuid,
+};
 
 /// Where it is, in bytes.
 pub(super) const OFFSET: u64 = 1024;
@@ -24,13 +27,13 @@ pub(super) fn to_bytes(space: &Space<'_>, inodes: u64, blocks: u64, meta: u64) -
     put(16, &inodes.to_le_bytes());
     put(36, &(blocks as u32).to_le_bytes());
     put(40, &(meta as u32).to_le_bytes());
-    put(48, &uuid(space, blocks, meta)?);
+    put(48, &uuid_of(space, blocks, meta)?);
     put(80, &CHUNKED_FILE.to_le_bytes());
     Ok(bytes)
 }
 
 /// A UUID that is this layer's alone: it is made from the metadata.
-fn uuid(space: &Space<'_>, blocks: u64, meta: u64) -> io::Result<[u8; 16]> {
+fn uuid_of(space: &Space<'_>, blocks: u64, meta: u64) -> io::Result<[u8; 16]> {
     let mut digest = Sha256::new();
     let mut piece = vec![0; 256 * 1024];
     let (mut position, end) = (meta * BLOCK, blocks * BLOCK);
@@ -42,10 +45,5 @@ fn uuid(space: &Space<'_>, blocks: u64, meta: u64) -> io::Result<[u8; 16]> {
         digest.update(&piece[..length]);
         position += length as u64;
     }
-    let mut uuid = [0; 16];
-    uuid.copy_from_slice(&digest.finalize()[..16]);
-    // RFC 9562 §5.8: a UUID of our own making.
-    uuid[6] = uuid[6] & 0x0F | 0x80;
-    uuid[8] = uuid[8] & 0x3F | 0x80;
-    Ok(uuid)
+    Ok(uuid::of(digest))
 }

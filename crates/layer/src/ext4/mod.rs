@@ -30,7 +30,7 @@ use crate::{
         Flags, Inode, ROOT, Tree,
         node::{S_IFBLK, S_IFCHR, S_IFLNK, S_IFREG},
     },
-    xattr,
+    uuid, xattr,
 };
 
 /// The file system's name in messages.
@@ -152,7 +152,7 @@ fn write_map_and_attributes(
                     inode.size
                 )));
             }
-            let target = target(tree, &inode)?;
+            let target = tree.target(&inode)?;
             inode.at = space.append(&target)?;
         }
         _ => {}
@@ -228,12 +228,7 @@ fn write_inodes(
         }
     }
     flush(&mut piece, space)?;
-    let mut uuid = [0; 16];
-    uuid.copy_from_slice(&digest.finalize()[..16]);
-    // RFC 9562 §5.8: a UUID of our own making.
-    uuid[6] = uuid[6] & 0x0F | 0x80;
-    uuid[8] = uuid[8] & 0x3F | 0x80;
-    Ok((directories, uuid))
+    Ok((directories, uuid::of(digest)))
 }
 
 fn details(tree: &mut Tree, space: &mut Space<'_>, inode: &Inode) -> Result<Details, LayerError> {
@@ -266,7 +261,7 @@ fn details(tree: &mut Tree, space: &mut Space<'_>, inode: &Inode) -> Result<Deta
         }
         S_IFLNK if inode.size < IN_AREA => {
             details.size = inode.size;
-            let target = target(tree, inode)?;
+            let target = tree.target(inode)?;
             details.area[..target.len()].copy_from_slice(&target);
         }
         S_IFCHR | S_IFBLK => {
@@ -349,12 +344,6 @@ fn fill_from(bits: &mut [u8], first: u64) {
     for bit in first..bits.len() as u64 * 8 {
         bits[(bit / 8) as usize] |= 1 << (bit % 8);
     }
-}
-
-fn target(tree: &mut Tree, inode: &Inode) -> Result<Vec<u8>, LayerError> {
-    let mut target = vec![0; inode.size as usize];
-    tree.text.read(inode.at, &mut target)?;
-    Ok(target)
 }
 
 /// What does not fit; whoever walks the inodes knows its name.

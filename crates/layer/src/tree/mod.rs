@@ -118,6 +118,13 @@ impl Tree {
         Ok(name)
     }
 
+    /// A symbolic link's target.
+    pub(crate) fn target(&mut self, link: &Inode) -> io::Result<Vec<u8>> {
+        let mut target = vec![0; link.size as usize];
+        self.text.read(link.at, &mut target)?;
+        Ok(target)
+    }
+
     /// A name's record.
     pub(crate) fn dentry(&mut self, number: u32) -> io::Result<Dentry> {
         self.dentries.get(number)

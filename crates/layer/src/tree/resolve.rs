@@ -87,8 +87,7 @@ impl Tree {
                             path: Show::new(path),
                         });
                     }
-                    let mut target = vec![0; inode.size as usize];
-                    self.text.read(inode.at, &mut target)?;
+                    let target = self.target(&inode)?;
                     if target.starts_with(b"/") {
                         directory = ROOT;
                     }

@@ -104,14 +104,7 @@ pub(super) fn open(
         [only] => {
             let digest = digest_in(&what, only.digest().as_ref())?;
             let bytes = files.read(&blob(&digest))?;
-            let found = Digest::of(&bytes);
-            if found != digest {
-                return Err(StoreError::WrongDigest {
-                    what,
-                    expected: digest,
-                    found,
-                });
-            }
+            StoreError::check_digest(&what, digest, Digest::of(&bytes))?;
             bytes
         }
         _ => bytes,
