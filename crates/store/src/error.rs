@@ -61,7 +61,7 @@ pub enum StoreError {
         most: u64,
     },
     /// An image for other machines only.
-    #[error("the image is for {available}; this host needs {wanted}")]
+    #[error("the image is for {available}; wanted is {wanted}, which `--platform` changes")]
     Platform {
         /// What is wanted.
         wanted: String,

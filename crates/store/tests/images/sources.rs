@@ -302,6 +302,23 @@ fn the_image_of_this_platform_is_taken_from_an_index() {
 }
 
 #[test]
+fn a_saved_image_for_another_machine_has_to_be_asked_for() {
+    let scene = Scene::new();
+    let mut recipe = Recipe::small();
+    recipe.config["architecture"] = json!("s390x");
+    let mut saved = Saved::new();
+    saved.file("base.tar", &Layer::plain("base", "the base").blob);
+    saved.file("top.tar", &Layer::plain("top", "the top").blob);
+    saved.image(&recipe, &["small:1"], &["base.tar", "top.tar"]);
+    let path = scene.dir.path().join("small.tar");
+    fs::write(&path, saved.finish()).unwrap();
+    let error = open(&path, None).unwrap_err();
+    assert!(matches!(error, StoreError::Platform { .. }), "{error}");
+    let there = open_local(&path, None, &"linux/s390x".parse().unwrap()).unwrap();
+    assert_eq!(there.documents.layers().len(), 2);
+}
+
+#[test]
 fn an_index_in_a_layouts_index_is_followed() {
     let scene = Scene::new();
     let recipe = Recipe::small();
