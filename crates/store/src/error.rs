@@ -133,6 +133,14 @@ pub enum StoreError {
     Stopped,
 }
 
+impl StoreError {
+    /// Whether there was no room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::File { source, .. } if full.contains(&source.kind()))
+    }
+}
+
 /// Adds the file and what was being done to an I/O error.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: &std::path::Path) -> Result<T, StoreError>;
