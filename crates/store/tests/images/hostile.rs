@@ -287,3 +287,22 @@ fn an_image_for_another_machine_is_refused_before_a_layer_is_fetched() {
         recipe.sealed().ingest(&Scene::new().store, "old").unwrap();
     }
 }
+
+#[test]
+fn a_layer_with_the_right_archive_in_another_wrapping_is_refused() {
+    let mut recipe = Recipe::small();
+    let digest = recipe.layer_digest(0);
+    // The stamp in gzip's header, which decompressors pass over.
+    recipe.blobs.get_mut(&digest).unwrap()[4] ^= 1;
+    let found = Digest::of(&recipe.blobs[&digest]).to_string();
+    refused(&recipe, &["layer 1 of 2", &digest, &found]);
+}
+
+#[test]
+fn documents_nested_without_end_are_refused() {
+    let recipe = Recipe::small();
+    for text in ["[".repeat(1 << 20), r#"{"manifests":"#.repeat(1 << 17)] {
+        let error = recipe.documents_from(text.into()).unwrap_err();
+        said(&error.to_string(), &["test", "recursion limit"]);
+    }
+}
