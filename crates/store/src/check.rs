@@ -20,13 +20,14 @@ impl Store {
     /// The store cannot be read at all.
     pub fn check(&self) -> Result<Vec<Problem>, StoreError> {
         let mut problems = Vec::new();
-        for (name, entry) in self.references()? {
-            match self.load(&entry) {
+        for name in self.references()?.into_keys() {
+            match self.named(&name) {
+                Ok(None) => {}
                 Err(error) => problems.push(Problem {
                     what: name,
                     reason: error.to_string(),
                 }),
-                Ok(image) => {
+                Ok(Some((_, image))) => {
                     for layer in image.layers {
                         let path = layer.folder.join("layer.vhd");
                         let found = fs::metadata(&path).map(|facts| facts.len()).ok();

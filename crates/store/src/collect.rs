@@ -31,9 +31,16 @@ impl Store {
         {
             // The new list is written where others sweep.
             let _shared = Lock::shared(&self.content_lock())?;
-            self.change_references(|references| references.retain(|name, _| !removed.contains(name)))?;
+            let forget =
+                || self.change_references(|references| references.retain(|name, _| !removed.contains(name)));
+            match forget() {
+                Err(error) if error.is_full() && self.spend_reserve() => forget()?,
+                other => other?,
+            }
         }
-        Ok((removed, self.collect()?))
+        let collected = self.collect()?;
+        self.keep_reserve();
+        Ok((removed, collected))
     }
 
     /// Throws away what no name needs and nobody uses.
@@ -71,10 +78,11 @@ impl Store {
             }
             collected.bytes += fs::metadata(folder.join("layer.vhd")).map_or(0, |facts| facts.len());
             collected.layers += 1;
-            // Gone at once for whoever looks, whatever removing it meets.
-            let trash = tempfile::tempdir_in(self.ingests()).at("make a directory in", &self.ingests())?;
-            fs::rename(&folder, trash.path().join("layer")).at("move away", &folder)?;
-            trash.close().at("remove", &folder)?;
+            // Gone at once for whoever looks, whatever removing it meets. A full disk has no room for a new directory.
+            let trash = self.ingests().join("removed");
+            remove_any(&trash)?;
+            fs::rename(&folder, &trash).at("move away", &folder)?;
+            remove_any(&trash)?;
         }
         let dir = self.blobs();
         for entry in fs::read_dir(&dir).at("read", &dir)? {

@@ -165,7 +165,8 @@ impl Documents {
     /// `platform` is taken. Gives the documents.
     ///
     /// # Errors
-    /// A document that is too large, is no such document, contradicts another, or could not be fetched.
+    /// A document that is too large, is no such document, contradicts another, or could not be fetched; an image for
+    /// another platform.
     pub fn gather(
         name: &str,
         first: Vec<u8>,
@@ -181,11 +182,15 @@ impl Documents {
         };
         let mut bytes = first;
         let mut manifest = top(&format!("the manifest of {name}"), &bytes)?;
+        // Whoever wrote an index said which image is for whom, and may be right where a configuration is not.
+        let mut is_chosen = false;
         // An index may hold indexes; one level is what anybody writes.
         for _ in 0..2 {
             if let Top::Index(index) = &manifest {
                 let what = format!("the manifest of {name} for {platform}");
-                bytes = checked(what.clone(), choose(index, platform)?, DocumentKind::Manifest)?;
+                let chosen = choose(index, platform)?;
+                is_chosen |= chosen.platform().is_some();
+                bytes = checked(what.clone(), chosen, DocumentKind::Manifest)?;
                 manifest = top(&what, &bytes)?;
             }
         }
@@ -198,7 +203,27 @@ impl Documents {
         };
         let what = format!("the configuration of {name}");
         let config = checked(what, manifest.config(), DocumentKind::Config)?;
-        Self::of(name, bytes, &manifest, config)
+        let documents = Self::of(name, bytes, &manifest, config)?;
+        if is_chosen {
+            Ok(documents)
+        } else {
+            documents.fitting(platform)
+        }
+    }
+
+    /// Itself, unless its configuration says that it is for another platform.
+    pub(crate) fn fitting(self, platform: &Platform) -> Result<Self, StoreError> {
+        let (os, architecture) = (self.configuration.os(), self.configuration.architecture());
+        let (os, architecture) = (os.to_string(), architecture.to_string());
+        // Old builders left them empty.
+        let fits = |there: &str, wanted: &str| there.is_empty() || there == wanted;
+        if fits(&os, &platform.os) && fits(&architecture, &platform.architecture) {
+            return Ok(self);
+        }
+        Err(StoreError::Platform {
+            wanted: platform.to_string(),
+            available: format!("{os}/{architecture}"),
+        })
     }
 
     /// A manifest and its configuration.

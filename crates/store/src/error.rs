@@ -61,7 +61,7 @@ pub enum StoreError {
         most: u64,
     },
     /// An image for other machines only.
-    #[error("the image is for {available}; this host needs {wanted}")]
+    #[error("the image is for {available}; wanted is {wanted}, which `--platform` changes")]
     Platform {
         /// What is wanted.
         wanted: String,
@@ -147,6 +147,12 @@ impl StoreError {
             expected,
             found,
         })
+    }
+
+    /// Whether there was no room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::File { source, .. } if full.contains(&source.kind()))
     }
 }
 

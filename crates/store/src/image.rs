@@ -8,7 +8,7 @@ use oci_spec::image::ImageConfiguration;
 use crate::{
     Reference, Store, StoreError, StoredLayer, Variant,
     documents::{Documents, Top, digest_in, top},
-    references::Entry,
+    references::{Entry, References},
 };
 
 /// Digits of a digest that name an image, at least.
@@ -53,14 +53,20 @@ pub struct ImageSummary {
 }
 
 impl Store {
-    /// The image of a name, a digest, or the unique start of one.
+    /// The image of a name, a digest, or the unique start of one. A name with a digest is also the image of that digest
+    /// whose name has another tag or none, as for docker.
     ///
     /// # Errors
     /// There is none, or its parts are not what they should be.
     pub fn image(&self, name: &str) -> Result<Image, StoreError> {
-        let references = self.references()?;
+        settled(|| self.found(&self.references()?, name))
+    }
+
+    fn found(&self, references: &References, name: &str) -> Result<Image, StoreError> {
         if let Ok(reference) = name.parse::<Reference>()
-            && let Some(entry) = references.get(&reference.to_string())
+            && let Some(entry) = references
+                .get(&reference.to_string())
+                .or_else(|| pinned(references, &reference))
         {
             return self.load(entry);
         }
@@ -93,18 +99,29 @@ impl Store {
     /// # Errors
     /// An image's parts are not what they should be.
     pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
-        let summary = |(name, entry): (&String, &Entry)| {
-            let image = self.load(entry)?;
-            Ok(ImageSummary {
-                name: name.clone(),
+        let summary = |name: String| {
+            let Some((since, image)) = self.named(&name)? else {
+                return Ok(None);
+            };
+            Ok(Some(ImageSummary {
+                name,
                 id: image.id,
                 manifest_digest: image.manifest_digest,
                 layers: image.layers.len(),
                 bytes: image.layers.iter().map(|layer| layer.file_bytes).sum(),
-                since: entry.since,
-            })
+                since,
+            }))
         };
-        self.references()?.iter().map(summary).collect()
+        let names = self.references()?.into_keys();
+        names.filter_map(|name| summary(name).transpose()).collect()
+    }
+
+    /// What a name from the list stands for, and since when; nothing if somebody has taken it away meanwhile.
+    pub(crate) fn named(&self, name: &str) -> Result<Option<(u64, Image)>, StoreError> {
+        settled(|| match self.references()?.get(name) {
+            Some(entry) => Ok(Some((entry.since, self.load(entry)?))),
+            None => Ok(None),
+        })
     }
 
     /// The documents of an image that is here.
@@ -158,4 +175,26 @@ impl Store {
             since: entry.since,
         })
     }
+}
+
+/// The image that a name with a digest stands for, where it was given another tag, or a tag and no digest.
+fn pinned<'a>(references: &'a References, name: &Reference) -> Option<&'a Entry> {
+    let digest = name.digest()?;
+    let same = |(other, entry): &(&String, &Entry)| {
+        let repository = other.parse::<Reference>().map(|other| other.repository());
+        entry.manifest().ok() == Some(digest) && repository.as_ref() == Ok(&name.repository())
+    };
+    references.iter().find(same).map(|(_, entry)| entry)
+}
+
+/// Reads an image, again if it fails: between its name and its layers somebody may have taken it away, or away and in
+/// again. Nobody is kept waiting for that, and one that is broken stays so.
+fn settled<T>(read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..4 {
+        match read() {
+            Err(error) if !matches!(error, StoreError::NotFound(_)) => {}
+            other => return other,
+        }
+    }
+    read()
 }

@@ -70,6 +70,7 @@ impl Store {
         watch: &dyn Watch,
     ) -> Result<Image, StoreError> {
         self.sweep()?;
+        self.keep_reserve();
         let _shared = Lock::shared(&self.content_lock())?;
         let ingests = self.ingests();
         let work = tempfile::Builder::new()

@@ -193,13 +193,9 @@ impl Store {
     /// # Errors
     /// One of them is gone.
     pub fn lease(&self, layers: &[StoredLayer]) -> Result<Lease, StoreError> {
-        let locks = layers.iter().map(|layer| {
-            let path = layer.folder.join("lease");
-            let lock = Lock::shared_existing(&path)?;
-            // Somebody may have thrown it away between the two.
-            fs::metadata(&path).at("find", &path)?;
-            Ok(lock)
-        });
+        let locks = layers
+            .iter()
+            .map(|layer| Lock::shared_existing(&layer.folder.join("lease")));
         Ok(Lease {
             _locks: locks.collect::<Result<_, StoreError>>()?,
         })

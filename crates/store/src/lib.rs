@@ -7,6 +7,7 @@
 //! | `layers/DIFFID.FORMAT/layer.json` | what it was made of |
 //! | `layers/DIFFID.FORMAT/lease` | locked by whoever uses the layer |
 //! | `references.json` | names, and the manifests they stand for |
+//! | `reserve` | room that is given up when a name is to be taken away on a full disk |
 //! | `ingest/` | what is being made; what is there while nobody makes anything is what a killed process left |
 //!
 //! A thing is put together in `ingest/` and gets its name when it is complete and on the disk, so that a name never stands

@@ -13,6 +13,9 @@ use crate::{StoreError, error::At, lock::Lock};
 /// Bytes of a document that is read: image indexes, manifests and configurations have a few KiB.
 pub(crate) const DOCUMENT_BYTES: u64 = 4 << 20;
 
+/// Bytes kept for the day when the disk is full: the list of names has to be written to take one away.
+const RESERVE_BYTES: usize = 64 << 10;
+
 /// A store of images.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -109,6 +112,25 @@ impl Store {
             .at("write", path)?;
         file.persist(path).map_err(|error| error.error).at("name", path)?;
         sync_directory_of(path)
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
+    /// Takes the reserve, if it is not there. Where there is no room for it, there is none for images either.
+    pub(crate) fn keep_reserve(&self) {
+        let path = self.reserve();
+        let there = fs::metadata(&path).map_or(0, |facts| facts.len());
+        if there != RESERVE_BYTES as u64 && fs::write(&path, [0; RESERVE_BYTES]).is_err() {
+            // A part of it would only be in the way.
+            let _ = fs::remove_file(&path);
+        }
+    }
+
+    /// Gives up the reserve. Gives whether there was one.
+    pub(crate) fn spend_reserve(&self) -> bool {
+        fs::remove_file(self.reserve()).is_ok()
     }
 
     /// Throws away what killed processes left half-made, if nobody is making anything.

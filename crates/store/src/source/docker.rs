@@ -11,7 +11,7 @@ use oci_spec::image::{
 use serde::Deserialize;
 
 use crate::{
-    Documents, LayerDocument, LayerSource, StoreError,
+    Documents, LayerDocument, LayerSource, Platform, StoreError,
     documents::digest_in,
     source::{LocalImage, index::ArchiveIndex},
 };
@@ -38,7 +38,12 @@ impl LayerSource for Layers {
 }
 
 /// The image of that name, or the only one.
-pub(super) fn open(path: &Path, index: ArchiveIndex, name: Option<&str>) -> Result<LocalImage, StoreError> {
+pub(super) fn open(
+    path: &Path,
+    index: ArchiveIndex,
+    name: Option<&str>,
+    platform: &Platform,
+) -> Result<LocalImage, StoreError> {
     let bad = |reason: String| StoreError::Document {
         what: format!("{}: manifest.json", path.display()),
         kind: "list of images as docker saves it",
@@ -107,7 +112,7 @@ pub(super) fn open(path: &Path, index: ArchiveIndex, name: Option<&str>) -> Resu
         .build()
         .map_err(|error| bad(error.to_string()))?;
     let bytes = serde_json::to_vec(&manifest).map_err(|error| bad(error.to_string()))?;
-    let mut documents = Documents::of(&shown, bytes, &manifest, config)?;
+    let mut documents = Documents::of(&shown, bytes, &manifest, config)?.fitting(platform)?;
     for layer in &mut documents.layers {
         // A layer may be compressed in the archive; only what is in it is promised.
         layer.digest = None;

@@ -41,7 +41,7 @@ pub fn open_local(path: &Path, name: Option<&str>, platform: &Platform) -> Resul
     if index.contains("index.json") {
         layout::open(path, layout::Files::Archive(index), name, platform)
     } else if index.contains("manifest.json") {
-        docker::open(path, index, name)
+        docker::open(path, index, name, platform)
     } else {
         Err(StoreError::UnknownSource {
             path: path.to_owned(),

@@ -79,20 +79,50 @@ fn a_disk_that_fills_up_is_named_and_nothing_half_made_stays() {
 
 #[test]
 fn images_can_be_removed_from_a_disk_that_is_full() {
-    let disk = Small::new("1m");
+    let disk = Small::new("2m");
     let store = Store::open(disk.path()).unwrap();
     Recipe::small().ingest(&store, "small").unwrap();
-    let filler = disk.path().join("filler");
-    std::fs::write(&filler, noise(1, 2 << 20)).unwrap_err();
-    // Room for the list of names, and for nothing else.
-    let length = std::fs::metadata(&filler).unwrap().len();
-    std::fs::File::options()
-        .write(true)
-        .open(&filler)
-        .unwrap()
-        .set_len(length - 8192)
-        .unwrap();
-    store.remove("small").unwrap();
-    assert_whole(&store, &[]);
-    assert_eq!(used(&disk.path()), 0);
+    let other = Recipe::of(&[Layer::plain("other", "other")]);
+    for _ in 0..2 {
+        other.ingest(&store, "other").unwrap();
+        let filler = disk.path().join("filler");
+        std::fs::write(&filler, noise(1, 4 << 20)).unwrap_err();
+        let error = other.ingest(&store, "another").unwrap_err().to_string();
+        assert!(error.contains("No space left on device"), "{error}");
+        store.remove("other").unwrap();
+        assert_whole(&store, &["small:latest"]);
+        assert_eq!(used(&disk.path()), 2);
+        std::fs::remove_file(&filler).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_of_any_size_takes_an_image_in_or_leaves_nothing_of_it_and_says_why() {
+    let recipe = Recipe::of(&[
+        Layer::of(tar_of(&[("a", noise(1, 150_000))])).gzipped(),
+        Layer::of(tar_of(&[("b", noise(2, 100_000))])),
+        Layer::plain("c", "c"),
+    ]);
+    let mut refusals = 0;
+    for kib in (8..4096).step_by(24) {
+        let disk = Small::new(&format!("{kib}k"));
+        let store = Store::open(disk.path()).unwrap();
+        match recipe.ingest(&store, "app") {
+            Ok(_) => {
+                assert_whole(&store, &["app:latest"]);
+                assert!(refusals > 5, "{refusals}");
+                return;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.contains("No space left on device"), "{kib} KiB: {error}");
+                assert_whole(&store, &[]);
+                // Layers that were finished are kept for the next try; without a name, they go when asked.
+                store.collect().unwrap();
+                assert_eq!(used(&disk.path()), 0);
+                refusals += 1;
+            }
+        }
+    }
+    panic!("4 MiB were not enough");
 }

@@ -1,6 +1,7 @@
 //! Images that lie or are broken: refused with a message that names the document or layer, and nothing is left of them.
 
 use cofferdam_archive::Digest;
+use cofferdam_store::Platform;
 use serde_json::json;
 
 use crate::recipe::{Layer, Recipe, Scene, gzipped, noise, tar_of};
@@ -269,4 +270,39 @@ fn a_name_keeps_its_image_when_a_new_one_is_refused() {
     scene.assert_whole(&["app:1"]);
     let kept = scene.store.image("app:1").unwrap();
     assert_eq!(kept.manifest_digest, good.manifest_digest);
+}
+
+#[test]
+fn an_image_for_another_machine_is_refused_before_a_layer_is_fetched() {
+    let wanted = Platform::default().to_string();
+    for (key, value, there) in [
+        ("architecture", "s390x", "linux/s390x"),
+        ("os", "windows", "windows/"),
+    ] {
+        let mut recipe = Recipe::small();
+        recipe.config[key] = json!(value);
+        refused(&recipe.clone().sealed(), &[there, &wanted, "--platform"]);
+        // Old builders left both empty.
+        recipe.config[key] = json!("");
+        recipe.sealed().ingest(&Scene::new().store, "old").unwrap();
+    }
+}
+
+#[test]
+fn a_layer_with_the_right_archive_in_another_wrapping_is_refused() {
+    let mut recipe = Recipe::small();
+    let digest = recipe.layer_digest(0);
+    // The stamp in gzip's header, which decompressors pass over.
+    recipe.blobs.get_mut(&digest).unwrap()[4] ^= 1;
+    let found = Digest::of(&recipe.blobs[&digest]).to_string();
+    refused(&recipe, &["layer 1 of 2", &digest, &found]);
+}
+
+#[test]
+fn documents_nested_without_end_are_refused() {
+    let recipe = Recipe::small();
+    for text in ["[".repeat(1 << 20), r#"{"manifests":"#.repeat(1 << 17)] {
+        let error = recipe.documents_from(text.into()).unwrap_err();
+        said(&error.to_string(), &["test", "recursion limit"]);
+    }
 }

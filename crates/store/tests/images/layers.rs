@@ -140,6 +140,31 @@ fn an_image_is_found_by_its_digests_and_their_starts() {
     }
 }
 
+#[test]
+fn a_name_with_a_digest_is_the_image_of_that_digest_under_any_tag() {
+    let scene = Scene::new();
+    let take = |name: &str| {
+        let top = Layer::plain("top", name);
+        Recipe::of(&[top]).ingest(&scene.store, name).unwrap()
+    };
+    let (old, new) = (take("registry.example/app:1"), take("registry.example/app:2"));
+    for (name, image) in [
+        (format!("registry.example/app@{}", old.manifest_digest), &old),
+        (format!("registry.example/app:1@{}", old.manifest_digest), &old),
+        (format!("registry.example/app:1@{}", new.manifest_digest), &new),
+    ] {
+        assert_eq!(scene.store.image(&name).unwrap().id, image.id, "{name}");
+    }
+    for name in [
+        format!("registry.example/other@{}", old.manifest_digest),
+        format!("app:1@{}", old.manifest_digest),
+        format!("registry.example/app@{}", Digest::of(b"")),
+    ] {
+        let error = scene.store.image(&name).unwrap_err();
+        assert!(matches!(error, StoreError::NotFound(_)), "{name}: {error}");
+    }
+}
+
 /// Counts bytes, and may stop after some.
 #[derive(Default)]
 struct Counting {

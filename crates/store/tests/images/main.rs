@@ -6,6 +6,7 @@ mod emptying;
 mod full_disk;
 mod hostile;
 mod killed;
+mod killed_steps;
 mod layers;
 mod recipe;
 mod sources;

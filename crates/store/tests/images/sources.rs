@@ -302,6 +302,23 @@ fn the_image_of_this_platform_is_taken_from_an_index() {
 }
 
 #[test]
+fn a_saved_image_for_another_machine_has_to_be_asked_for() {
+    let scene = Scene::new();
+    let mut recipe = Recipe::small();
+    recipe.config["architecture"] = json!("s390x");
+    let mut saved = Saved::new();
+    saved.file("base.tar", &Layer::plain("base", "the base").blob);
+    saved.file("top.tar", &Layer::plain("top", "the top").blob);
+    saved.image(&recipe, &["small:1"], &["base.tar", "top.tar"]);
+    let path = scene.dir.path().join("small.tar");
+    fs::write(&path, saved.finish()).unwrap();
+    let error = open(&path, None).unwrap_err();
+    assert!(matches!(error, StoreError::Platform { .. }), "{error}");
+    let there = open_local(&path, None, &"linux/s390x".parse().unwrap()).unwrap();
+    assert_eq!(there.documents.layers().len(), 2);
+}
+
+#[test]
 fn an_index_in_a_layouts_index_is_followed() {
     let scene = Scene::new();
     let recipe = Recipe::small();
@@ -384,4 +401,64 @@ fn a_saved_image_whose_layers_are_not_those_of_its_configuration_is_refused() {
     fs::write(&path, saved.finish()).unwrap();
     let error = open(&path, None).unwrap_err().to_string();
     assert!(error.contains("1 layers") && error.contains('2'), "{error}");
+}
+
+#[test]
+fn a_layouts_document_larger_than_memory_is_read_to_the_limit_only() {
+    let scene = Scene::new();
+    let recipe = Recipe::small();
+    let documents = recipe.documents().unwrap();
+    let path = path_made(&scene.dir.path().join("layout"));
+    for digest in [
+        documents.manifest_digest(),
+        Digest::of(recipe.config.to_string().as_bytes()),
+    ] {
+        write_layout(&path, &[(&recipe, recipe.descriptor())]);
+        let file = fs::File::create(path.join("blobs/sha256").join(digest.hex())).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let error = open(&path, None).unwrap_err().to_string();
+        assert!(
+            error.contains(&digest.hex()) && error.contains("at most"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_archive_with_a_layout_and_dockers_list_keeps_the_digest_of_its_manifest() {
+    let scene = Scene::new();
+    let recipe = Recipe::small();
+    let path = path_made(&scene.dir.path().join("layout"));
+    write_layout(&path, &[(&recipe, named(&recipe, "small:1"))]);
+    // Docker writes both since version 25; the list names the layout's blobs.
+    let blob = |digest: &str| format!("blobs/sha256/{}", digest.strip_prefix("sha256:").unwrap());
+    let config = recipe.manifest["config"]["digest"].as_str().unwrap();
+    let list = json!([{
+        "Config": blob(config),
+        "RepoTags": ["small:1"],
+        "Layers": [blob(&recipe.layer_digest(0)), blob(&recipe.layer_digest(1))],
+    }]);
+    fs::write(path.join("manifest.json"), list.to_string()).unwrap();
+    let file = scene.dir.path().join("archive");
+    fs::write(&file, archive_of(&path)).unwrap();
+    assert_eq!(import(&scene, &file, None), layers(&recipe));
+    let expected = recipe.documents().unwrap().manifest_digest();
+    assert_eq!(scene.store.image("small:1").unwrap().manifest_digest, expected);
+    // By the list alone it is the same layers, compressed as they are there.
+    fs::remove_file(path.join("index.json")).unwrap();
+    fs::write(&file, archive_of(&path)).unwrap();
+    let alone = Scene::new();
+    assert_eq!(import(&alone, &file, None), layers(&recipe));
+}
+
+#[test]
+fn an_archive_that_ends_too_early_is_refused_by_name() {
+    let scene = Scene::new();
+    let path = scene.dir.path().join("archive");
+    let whole = saved_small(false);
+    for length in [whole.len() / 4, whole.len() / 2] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = open(&path, None).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{length}: {error}");
+    }
 }

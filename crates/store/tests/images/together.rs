@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use cofferdam_store::Store;
+use cofferdam_store::{Store, StoreError};
 
 use crate::recipe::{Layer, Recipe, Scene, files_in, noise, tar_of};
 
@@ -168,4 +168,46 @@ fn a_child_that_starts_at_the_wrong_moment_keeps_no_lock() {
     });
     scene.store.remove("app").unwrap();
     assert_eq!(files_in(&scene.store.root().join("layers")), [""; 0]);
+}
+
+#[test]
+fn whoever_looks_while_images_come_and_go_sees_whole_ones_or_none() {
+    let scene = Scene::new();
+    Recipe::small().ingest(&scene.store, "stays").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    thread::scope(|scope| {
+        let store = &scene.store;
+        let moving = scope.spawn(|| {
+            for _ in 0..40 {
+                let image = Recipe::of(&[Layer::plain("top", "moving")]);
+                image.ingest(store, "moving").unwrap();
+                store.remove("moving").unwrap();
+            }
+        });
+        let looking = scope.spawn(|| {
+            let (mut there, mut gone) = (0, 0);
+            while !done.load(relaxed) {
+                let listed = store.list().unwrap();
+                assert!(listed.iter().any(|image| image.name == "stays:latest"));
+                match store.image("moving") {
+                    Ok(image) => {
+                        assert_eq!(image.layers.len(), 1);
+                        there += 1;
+                    }
+                    Err(error) => {
+                        assert!(matches!(error, StoreError::NotFound(_)), "{error}");
+                        gone += 1;
+                    }
+                }
+            }
+            (there, gone)
+        });
+        let moved = moving.join();
+        done.store(true, relaxed);
+        let (there, gone) = looking.join().unwrap();
+        moved.unwrap();
+        assert!(there > 0 && gone > 0, "there {there} times, gone {gone} times");
+    });
+    scene.assert_whole(&["stays:latest"]);
 }
