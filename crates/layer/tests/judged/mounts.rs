@@ -5,6 +5,7 @@ use std::{
     io::Cursor,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use cofferdam_archive::{Archive, Limits};
@@ -80,11 +81,25 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.root()).status();
-        assert!(
-            std::thread::panicking() || unmounted.is_ok_and(|status| status.success()),
-            "umount"
-        );
+        unmount(&self.root());
+    }
+}
+
+/// Unmounts. A child that another test is just starting may for a moment have what this one had open.
+pub(crate) fn unmount(root: &Path) {
+    let start = Instant::now();
+    loop {
+        let output = Command::new("umount").arg(root).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if start.elapsed() > Duration::from_secs(20) {
+            // A second panic would hide what the first one says.
+            assert!(std::thread::panicking(), "umount: {said}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

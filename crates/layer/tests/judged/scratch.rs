@@ -10,7 +10,7 @@ use std::{
 
 use cofferdam_layer::{ScratchError, scratch};
 
-use crate::mounts::run;
+use crate::mounts::{run, unmount};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -68,7 +68,7 @@ fn a_disk_is_written_until_it_is_full_and_is_in_order_afterwards() {
     scratch(&disk, 200 * MIB).unwrap();
     run(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(&root));
     let written = fill(&root);
-    run(Command::new("umount").arg(&root));
+    unmount(&root);
     run(Command::new("e2fsck").arg("-fn").arg(&disk));
     assert!(written > 150 * MIB, "{written} bytes fit");
 }
