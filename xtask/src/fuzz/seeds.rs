@@ -80,6 +80,39 @@ fn archives(dir: &Path) -> Result<()> {
             .arg("holes")
             .run()?;
     }
+    // What tar writes only when it is told to: global headers, numbers beyond octal, records of other programs.
+    for (name, options) in [
+        (
+            "global",
+            &["--format=posix", "--pax-option=comment=c,uid=7,mtime=1.5"][..],
+        ),
+        (
+            "records",
+            &[
+                "--format=posix",
+                "--pax-option=SCHILY.xattr.user.a:=v,LIBARCHIVE.xattr.user.b:=AQID,linkpath:=t,mtime:=-1.25",
+            ],
+        ),
+        (
+            "base-256",
+            &[
+                "--format=gnu",
+                "--owner=:3000000",
+                "--group=:4000000000",
+                "--mtime=@-5",
+            ],
+        ),
+    ] {
+        Tool::new("tar")
+            .args(["--create", "--sort=name", "--mtime=@1700000000"])
+            .args(options.iter().copied())
+            .arg("--file")
+            .arg(dir.join(format!("archive/{name}.tar")))
+            .arg("-C")
+            .arg(&tree)
+            .args(["f", "d"])
+            .run()?;
+    }
     let plain = dir.join("input/gnu.tar");
     Tool::new("gzip")
         .args(["--keep", "--no-name"])
@@ -104,9 +137,12 @@ fn grow(tree: &Path) -> Result<()> {
     fs::hard_link(tree.join("f"), tree.join("d/g"))?;
     symlink("../f", tree.join("d/s"))?;
     symlink("t/".repeat(80), tree.join("long-link"))?;
+    // More pieces than a header's map has room for.
     let holes = File::create(tree.join("holes"))?;
     holes.set_len(200_000)?;
-    std::os::unix::fs::FileExt::write_all_at(&holes, b"data", 100_000)?;
+    for piece in 0..6 {
+        std::os::unix::fs::FileExt::write_all_at(&holes, b"data", piece * 20_000)?;
+    }
     Tool::new("mkfifo").arg(tree.join("pipe")).run()
 }
 

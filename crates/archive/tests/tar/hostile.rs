@@ -74,7 +74,8 @@ fn holds_its_word(bytes: &[u8]) -> Result<(), TestCaseError> {
 fn an_archive_cut_off_anywhere_gives_no_panic_and_no_more_than_it_says() {
     let bytes = one_of_everything();
     assert_eq!(good(&bytes).len(), 6);
-    for length in 0..bytes.len() {
+    // Odd, so that it meets every place in a block.
+    for length in (0..bytes.len()).step_by(5) {
         holds_its_word(&bytes[..length]).unwrap();
     }
 }
@@ -82,10 +83,12 @@ fn an_archive_cut_off_anywhere_gives_no_panic_and_no_more_than_it_says() {
 #[test]
 fn a_flipped_bit_anywhere_gives_no_panic_and_no_more_than_it_says() {
     let mut bytes = one_of_everything();
-    for bit in 0..bytes.len() * 8 {
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    for place in (0..bytes.len()).step_by(3) {
+        // Another one in each third byte: all of them would take a debug build minutes.
+        let bit = 1 << (place % 8);
+        bytes[place] ^= bit;
         holds_its_word(&bytes).unwrap();
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes[place] ^= bit;
     }
 }
 
@@ -206,7 +209,7 @@ fn nothing_is_held_before_a_limit_is_checked() {
 #[test]
 fn a_megabyte_of_attributes_takes_no_more_time_than_it_is_long() {
     let mut records = Vec::new();
-    for n in (0..38_000_u32).rev() {
+    for n in (0..39_000_u32).rev() {
         records.extend_from_slice(&record(format!("LIBARCHIVE.xattr.{n}").as_bytes(), b""));
     }
     assert!(records.len() <= 1 << 20, "{}", records.len());
@@ -220,7 +223,7 @@ fn a_megabyte_of_attributes_takes_no_more_time_than_it_is_long() {
         .entry(&Header::default(), b"")
         .finish();
     let started = Instant::now();
-    assert_eq!(good(&bytes)[0].0.xattrs.len(), 38_000);
+    assert_eq!(good(&bytes)[0].0.xattrs.len(), 39_000);
     // A debug build on a busy machine takes a tenth of a second; comparing all with all took some ten.
     assert!(
         started.elapsed() < Duration::from_secs(4),
@@ -243,8 +246,8 @@ fn after_an_error_there_is_no_reading_on() {
 }
 
 #[test]
-fn an_error_of_the_input_keeps_its_cause_and_says_where() {
-    struct Flaky(Vec<u8>, usize);
+fn signals_do_not_end_an_archive_and_errors_keep_their_cause() {
+    struct Flaky(Vec<u8>, usize, bool);
     impl Read for Flaky {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             unreachable!("it is read through its buffer")
@@ -252,6 +255,9 @@ fn an_error_of_the_input_keeps_its_cause_and_says_where() {
     }
     impl BufRead for Flaky {
         fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            if !std::mem::replace(&mut self.2, true) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             match self.1 {
                 700.. => Err(io::Error::other("the cable is out")),
                 at => Ok(&self.0[at..at + 100]),
@@ -259,13 +265,14 @@ fn an_error_of_the_input_keeps_its_cause_and_says_where() {
         }
         fn consume(&mut self, length: usize) {
             self.1 += length;
+            self.2 = false;
         }
     }
     let bytes = Writer::default()
         .entry(&Header::default(), &[b'x'; 1000])
         .finish();
-    let (entries, end) = all(Flaky(bytes, 0), Limits::default());
-    assert_eq!(entries[0].1.len(), 712 - 512);
+    let (entries, end) = all(Flaky(bytes, 0, false), Limits::default());
+    assert_eq!(entries[0].1.len(), 200);
     let error = end.unwrap_err();
     assert!(matches!(error, ArchiveError::Read { .. }));
     assert!(
