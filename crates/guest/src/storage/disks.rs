@@ -212,7 +212,7 @@ impl Internal {
         let name = verity::disk_name(key);
         mount_point::make_free(&path)?;
         let mount = || {
-            let source = layer::Source::open(&device.node, &name, request.read_only, pin.as_ref())?;
+            let source = verity::open(&device.node, &name, request.read_only, pin.as_ref())?;
             let found = source.filesystem();
             if !request.filesystem.is_empty() && request.filesystem != found.name {
                 return Err(AgentError::Invalid(format!(

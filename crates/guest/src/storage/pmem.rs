@@ -44,7 +44,7 @@ pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
 
 fn mount(node: &Path, number: u32, target: &Path, pin: Option<&Digest>) -> Result<()> {
     let name = verity::pmem_name(number);
-    let source = layer::Source::open(node, &name, true, pin)?;
+    let source = verity::open(node, &name, true, pin)?;
     let recovery = source.filesystem().no_recovery_option();
     // With DAX the layer's pages are read in place and take no memory of the VM; the device or its block size
     // may not allow it. What is checked has to be read to be checked.

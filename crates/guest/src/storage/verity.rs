@@ -1,9 +1,16 @@
 //! Names of the devices that check layers' blocks (dm-verity), and what the host holds a layer to.
 
-use cofferdam_mounting::{mapper, mountinfo, verity::Digest};
+use std::path::Path;
+
+use cofferdam_mounting::{
+    filesystem::Filesystem,
+    layer::Source,
+    mapper, mountinfo,
+    verity::{Digest, Tree},
+};
 use cofferdam_protocol::settings::VerityInfo;
 
-use crate::error::Result;
+use crate::{error::Result, modules};
 
 /// Begins the names of all of them.
 const PREFIX: &str = "verity-";
@@ -29,6 +36,16 @@ pub(crate) fn pin(info: Option<&VerityInfo>) -> Result<Option<Digest>> {
         .filter(|digest| !digest.is_empty())
         .map(str::parse)
         .transpose()?)
+}
+
+/// Opens a device for mounting ([`Source::open`]), once the kernel has what that takes.
+pub(crate) fn open(device: &Path, name: &str, read_only: bool, pin: Option<&Digest>) -> Result<Source> {
+    let found = Filesystem::detect(device)?;
+    modules::provide(found.name);
+    if Tree::find(device, &found)?.is_some() {
+        modules::provide("dm_verity");
+    }
+    Ok(Source::open(device, name, read_only, pin)?)
 }
 
 /// A device that checks blocks, and that nothing is mounted from: a removal that failed half way left it.
