@@ -1,7 +1,7 @@
 //! Loading kernel modules from the initramfs, for kernels that need some.
 //!
-//! Most are loaded at boot. What only some layers need is loaded with the first of these: it would cost every VM's boot
-//! a tenth of its time.
+//! Most are loaded at boot. What only some layers need is loaded with the first of these: every VM's boot would pay
+//! for it (docs/decisions/0103-verity-in-the-guest.md).
 
 use std::{
     ffi::CStr,
