@@ -14,7 +14,10 @@ use crate::{
     container::Containers,
     error::{During, Result},
     process::{Processes, reaper::Reaper, timer::Timer},
-    storage::disks::Disks,
+    storage::{
+        disks::{self, Disks},
+        verity,
+    },
     transport::Dialer,
 };
 
@@ -55,7 +58,7 @@ impl Agent {
         }))
     }
 
-    /// The mounts made since the agent started, as the kernel lists them.
+    /// The mounts made since the agent started, as the kernel lists them, and what failed removals of mounts left.
     pub(crate) fn mounts(&self) -> Result<Vec<Value>> {
         let mounts = self.baseline.since()?.into_iter().map(|mount| {
             json!({
@@ -65,7 +68,15 @@ impl Agent {
                 "ReadOnly": mount.read_only,
             })
         });
-        Ok(mounts.collect())
+        let leftovers = verity::leftovers()?.into_iter().map(|left| {
+            json!({
+                "Path": disks::internal(&left.short_name).display().to_string(),
+                "Source": left.node,
+                "FsType": "dm-verity",
+                "ReadOnly": true,
+            })
+        });
+        Ok(mounts.chain(leftovers).collect())
     }
 }
 

@@ -21,6 +21,7 @@ mod container;
 mod error;
 mod init;
 mod log;
+mod modules;
 mod power;
 mod process;
 mod runtime;

@@ -10,6 +10,7 @@ use std::{
 
 use cofferdam_image::{ImageFacts, ImageFormat, probe};
 use cofferdam_ledger::{address::ScsiAddress, request::DiskKind};
+use cofferdam_mounting::{layer, mapper};
 use rustix::fs::{major, minor};
 
 use crate::{
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) path: PathBuf,
     /// Whether the device itself refuses writes.
     pub(crate) read_only: bool,
+    /// What the device is called that checks its blocks, if it has a hash tree.
+    pub(crate) checked: String,
 }
 
 impl Disks {
@@ -148,6 +151,8 @@ impl Disks {
     pub(crate) fn detach(&self, address: ScsiAddress) -> Result<()> {
         let disk = self.disk(address);
         let mut disk = lock(&disk);
+        // What checks its blocks keeps it in use; a mount of that is in the way.
+        layer::close(&self.owner.checked(address))?;
         // With this the device goes, unless somebody else uses it.
         disk.device = None;
         loops::detach(&self.owner, address)?;
@@ -163,10 +168,12 @@ impl Disks {
             Some(Device::Loop { device, read_only }) => Ok(Node {
                 path: device.node.clone(),
                 read_only: *read_only,
+                checked: self.owner.checked(address),
             }),
             Some(Device::Block(path)) => Ok(Node {
                 path: path.clone(),
                 read_only: is_read_only(path)?,
+                checked: self.owner.checked(address),
             }),
             None => Err(HostError::Io {
                 action: format!("looking for {address}"),
@@ -185,6 +192,16 @@ impl Disks {
         for address in export::addresses(&self.owner)? {
             if !devices.contains(&address) {
                 leftovers.push(format!("export {}", self.owner.export(address).display()));
+            }
+        }
+        // One that checks a block device of the host is on no device of ours.
+        for mapped in mapper::starting_with(&self.owner.checked_prefix())? {
+            if !self
+                .known()
+                .iter()
+                .any(|known| self.owner.checked(*known) == mapped.name)
+            {
+                leftovers.push(format!("dm-verity device {}", mapped.name));
             }
         }
         Ok((devices, leftovers))

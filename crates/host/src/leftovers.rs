@@ -12,7 +12,10 @@ use cofferdam_ledger::{
     address::ScsiAddress,
     request::{DiskKind, GuestRequest, HostRequest},
 };
-use cofferdam_mounting::mountinfo::{self, Mount};
+use cofferdam_mounting::{
+    layer, mapper,
+    mountinfo::{self, Mount},
+};
 
 use crate::{
     Owner,
@@ -34,6 +37,13 @@ pub enum Leftover {
     Mount(PathBuf),
     /// An empty directory on which something was, or was to be, mounted.
     MountPoint(PathBuf),
+    /// A device of the device mapper that checks a disk's blocks (dm-verity).
+    Checked {
+        /// Its name.
+        name: String,
+        /// Its device node.
+        node: PathBuf,
+    },
     /// A loop device.
     Loop {
         /// Its device node.
@@ -58,6 +68,7 @@ impl fmt::Display for Leftover {
             Self::Container(id) => write!(f, "container {id}"),
             Self::Mount(path) => write!(f, "mount {}", path.display()),
             Self::MountPoint(path) => write!(f, "mount point {}", path.display()),
+            Self::Checked { name, node } => write!(f, "dm-verity device {name} ({})", node.display()),
             Self::Loop { node, image, .. } => write!(f, "{} ({image})", node.display()),
             Self::Export { path, .. } => write!(f, "export {}", path.display()),
         }
@@ -83,6 +94,11 @@ pub fn find(replay: &Replay, owner: &Owner) -> Result<Vec<Leftover>> {
     let container = LocalContainer::left_by(owner)?;
     found.extend(container.map(|container| Leftover::Container(container.id().to_owned())));
     found.extend(mounts_of(replay, owner)?);
+    let checked = mapper::starting_with(&owner.checked_prefix())?.into_iter();
+    found.extend(checked.map(|mapped| Leftover::Checked {
+        name: mapped.name,
+        node: mapped.node,
+    }));
     found.extend(loops::of_owner(owner)?.into_iter().map(|device| Leftover::Loop {
         node: device.node,
         image: device.backing,
@@ -158,6 +174,7 @@ fn free(leftover: &Leftover, owner: &Owner) -> Result<()> {
             remove_if_empty(path)
         }
         Leftover::MountPoint(path) => remove_if_empty(path),
+        Leftover::Checked { name, .. } => Ok(layer::close(name)?),
         Leftover::Loop { address, .. } => loops::detach(owner, *address),
         Leftover::Export { path, address } => {
             let mut devices = loops::of_owner(owner)?.into_iter();
@@ -212,6 +229,8 @@ impl Ours {
             .into_iter()
             .map(|device| device.number)
             .collect();
+        let checked = mapper::starting_with(&owner.checked_prefix())?.into_iter();
+        devices.extend(checked.map(|mapped| mapped.number));
         devices.extend(replay.held.values().filter_map(|(request, _)| match request {
             Request::Host(HostRequest::AttachScsi {
                 path,

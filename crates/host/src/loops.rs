@@ -15,7 +15,7 @@ use std::{
 };
 
 use cofferdam_ledger::address::ScsiAddress;
-use cofferdam_mounting::{layer, mountinfo};
+use cofferdam_mounting::mountinfo;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -25,7 +25,6 @@ use crate::{
     Owner,
     error::{During, HostError, Result},
     ioctl::{self, AUTOCLEAR, Config, Info, READ_ONLY},
-    mounts::verity_name,
 };
 
 const CONTROL: &str = "/dev/loop-control";
@@ -179,8 +178,6 @@ pub(crate) fn detach(owner: &Owner, address: ScsiAddress) -> Result<()> {
             });
         }
         for device in left {
-            // A device that checks its blocks holds it; mounts of that are gone by now, or are what is in the way.
-            layer::close(&verity_name(&device.node))?;
             // Gone since, or in use: the next look tells.
             if let Ok(open) = File::open(&device.node)
                 && ioctl::status(&open).is_ok_and(|info| owner.address(&info.file_name) == Some(address))

@@ -120,12 +120,11 @@ pub(crate) fn unmount(point: &Path) -> Result<()> {
 }
 
 fn mount_disk(node: &Node, point: &Path, read_only: bool) -> Result<()> {
-    let name = verity_name(&node.path);
-    let source = layer::Source::open(&node.path, &name, read_only, None)?;
+    let source = layer::Source::open(&node.path, &node.checked, read_only, None)?;
     let found = source.filesystem();
     let mut options = Vec::new();
     // A read-only mount of a device that refuses writes must leave the journal alone.
-    if read_only && node.read_only {
+    if read_only && (node.read_only || source.is_checked()) {
         options.push(found.no_recovery_option());
     }
     // A layer is mounted once for each container, each time from a device of its own.
@@ -138,18 +137,8 @@ fn mount_disk(node: &Node, point: &Path, read_only: bool) -> Result<()> {
     } else {
         MountFlags::empty()
     };
-    source.mount(point, flags, &options.join(",")).map_err(|error| {
-        if let Err(left) = layer::close(&name) {
-            tracing::warn!(error = %left, "removing a dm-verity device after a failed mount");
-        }
-        error.into()
-    })
-}
-
-/// The name of the device that checks another: it goes when that one is detached.
-pub(crate) fn verity_name(node: &Path) -> String {
-    let name = node.file_name().unwrap_or_default().to_string_lossy();
-    format!("cofferdam-{name}")
+    // The device that checks its blocks goes with the disk: the disk may be mounted elsewhere too.
+    Ok(source.mount(point, flags, &options.join(","))?)
 }
 
 /// The path as the mount table has it: no symbolic link leads to it. The directory itself may be absent, the one it is

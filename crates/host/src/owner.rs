@@ -114,6 +114,16 @@ impl Owner {
         })
     }
 
+    /// The name of the device-mapper device that checks the disk at an address (dm-verity).
+    pub(crate) fn checked(&self, address: ScsiAddress) -> String {
+        format!("{}{}-{}", self.checked_prefix(), address.controller, address.lun)
+    }
+
+    /// Begins the names of all of them.
+    pub(crate) fn checked_prefix(&self) -> String {
+        format!("cofferdam-{}-", self.tag())
+    }
+
     fn prefix(&self) -> String {
         format!("{PREFIX}{}:", self.tag())
     }
@@ -155,6 +165,17 @@ mod tests {
         assert_eq!(db.address(&mark), None);
         assert_eq!(web.address(b"/some/file\0"), None);
         assert_eq!(web.address(&[b'x'; NAME_BYTES]), None);
+    }
+
+    #[test]
+    fn checked_disks_have_names_of_their_owner_that_the_device_mapper_takes() {
+        let (web, db) = (owner("/run/cofferdam/web"), owner("/run/cofferdam/db"));
+        let name = web.checked(ADDRESS);
+        assert!(
+            name.starts_with(&web.checked_prefix()) && name.ends_with("-3-63"),
+            "{name}"
+        );
+        assert!(!name.starts_with(&db.checked_prefix()) && name.len() < 128 && !name.contains('/'));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
 pub struct Source {
     device: PathBuf,
     filesystem: Filesystem,
-    checked: Option<mapper::Mapped>,
+    checked: Option<(mapper::Mapped, Digest)>,
 }
 
 impl Source {
@@ -54,7 +54,10 @@ impl Source {
             }
             _ => {}
         }
-        let checked = tree.map(|tree| mapper::open(name, device, &tree)).transpose()?;
+        let checked = match tree {
+            Some(tree) => Some((mapper::open(name, device, &tree)?, tree.root)),
+            None => None,
+        };
         Ok(Self {
             device: device.to_owned(),
             filesystem,
@@ -74,12 +77,18 @@ impl Source {
         self.checked.is_some()
     }
 
+    /// The root digest of the tree its blocks are checked against.
+    #[must_use]
+    pub fn root(&self) -> Option<Digest> {
+        self.checked.as_ref().map(|(_, root)| *root)
+    }
+
     /// Mounts it on `target`.
     ///
     /// # Errors
     /// [`MountError::Verity`] where the kernel found blocks that are not what the tree says; the system's.
     pub fn mount(&self, target: &Path, flags: MountFlags, options: &str) -> Result<()> {
-        let Some(checked) = &self.checked else {
+        let Some((checked, _)) = &self.checked else {
             return self.filesystem.mount(&self.device, target, flags, options);
         };
         let outcome = self.filesystem.mount(&checked.node, target, flags, options);

@@ -204,9 +204,9 @@ pub struct MappedVirtualDisk {
     /// `ext4` or `xfs`; empty for whatever is found.
     #[serde(skip_serializing_if = "is_zero")]
     pub filesystem: String,
-    /// Deprecated: the guest reads the hash tree's superblock itself.
+    /// Which hash tree it must have. The guest reads the tree's superblock itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verity_info: Option<Value>,
+    pub verity_info: Option<VerityInfo>,
 }
 
 /// A SCSI disk as a device (§7.2). It can only be removed: the guest lets go of it, so that the host may pull it out.
@@ -234,9 +234,38 @@ pub struct VpmemDevice {
     /// Where on the device, if several layers share it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mapping_info: Option<VpmemMapping>,
-    /// Deprecated: the guest reads the hash tree's superblock itself.
+    /// Which hash tree it must have. The guest reads the tree's superblock itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verity_info: Option<Value>,
+    pub verity_info: Option<VerityInfo>,
+}
+
+/// What a device's dm-verity hash tree must be (§7.1, §7.3). The original calls it deprecated, since its guest finds the
+/// tree by itself; what the guest finds proves nothing unless the root digest comes from elsewhere, so this project's
+/// guest holds to [`root_digest`](Self::root_digest). The other members say nothing that the tree's superblock does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct VerityInfo {
+    /// Size of the file system before the tree, in bytes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ext4_size_in_bytes: u64,
+    /// Version of the superblock.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub version: u32,
+    /// Name of the hash algorithm.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub algorithm: String,
+    /// Whether there is a superblock.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub super_block: bool,
+    /// The root digest in hexadecimal; empty where any will do.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub root_digest: String,
+    /// The salt in hexadecimal.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub salt: String,
+    /// Bytes of a block.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub block_size: u32,
 }
 
 /// A part of a persistent-memory device.

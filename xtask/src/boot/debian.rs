@@ -32,9 +32,7 @@ const WANTED: &[&str] = &[
     "virtio_pmem",
     "nfit",
     "nd_pmem",
-    "dm_verity",
     "ext4",
-    "erofs",
     "overlay",
     "loop",
     // shares
@@ -45,10 +43,12 @@ const WANTED: &[&str] = &[
     "veth",
 ];
 
+/// What only some layers need. The agent loads each with the first of these, and asks for it by this name.
+const ON_DEMAND: &[&str] = &["erofs", "dm_verity"];
+
 /// An unpacked kernel in the cache.
 pub(crate) struct DebianKernel {
     dir: PathBuf,
-    order: Vec<String>,
 }
 
 impl DebianKernel {
@@ -57,40 +57,39 @@ impl DebianKernel {
         self.dir.join("vmlinuz")
     }
 
-    /// The modules' file names with their content, in the order in which they are loaded.
-    pub(crate) fn modules(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let read = |name: &String| {
-            let path = self.dir.join("modules").join(name);
-            Ok((
-                name.clone(),
-                fs::read(&path).with_context(|| format!("could not read {}", path.display()))?,
-            ))
-        };
-        self.order.iter().map(read).collect()
+    /// The modules that are loaded at boot.
+    pub(crate) fn modules(&self) -> Result<Modules> {
+        self.listed("order")
     }
 
-    fn open(dir: PathBuf) -> Result<Self> {
-        let path = dir.join("order");
-        let order =
-            fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-        Ok(DebianKernel {
-            dir,
-            order: order.lines().map(str::to_owned).collect(),
-        })
+    /// The others, by what needs them. What is loaded at boot is not among them.
+    pub(crate) fn on_demand(&self) -> Result<Vec<(&'static str, Modules)>> {
+        let of = |feature: &&'static str| Ok((*feature, self.listed(&format!("order.{feature}"))?));
+        ON_DEMAND.iter().map(of).collect()
+    }
+
+    fn listed(&self, list: &str) -> Result<Modules> {
+        let read = |path: &Path| fs::read(path).with_context(|| format!("could not read {}", path.display()));
+        let order = String::from_utf8(read(&self.dir.join(list))?).context("invariant: lists are text")?;
+        let content = |name: &str| Ok((name.to_owned(), read(&self.dir.join("modules").join(name))?));
+        order.lines().map(content).collect()
     }
 }
+
+/// Modules' file names with their content, in the order in which they are loaded.
+pub(crate) type Modules = Vec<(String, Vec<u8>)>;
 
 /// The kernel from the cache; fetched if there is none, or `refresh` asks for the newest.
 pub(crate) fn obtain(refresh: bool) -> Result<DebianKernel> {
     let store = Store::open("debian-kernel")?;
-    let recipe = fingerprint::of(WANTED);
+    let recipe = fingerprint::of(WANTED.iter().chain(&["on demand"]).chain(ON_DEMAND));
     if !refresh && let Some(entry) = store.current(&recipe) {
-        return DebianKernel::open(entry);
+        return Ok(DebianKernel { dir: entry });
     }
     let package = debs::resolve_kernel(SERIES)?;
     let origin = format!("{}-{}", package.name, package.version);
     if let Some(entry) = store.select(&origin, &recipe)? {
-        return DebianKernel::open(entry);
+        return Ok(DebianKernel { dir: entry });
     }
     let step = Step::start("Fetching Debian's kernel");
     step.at(format!("downloading {}", package.name));
@@ -100,7 +99,7 @@ pub(crate) fn obtain(refresh: bool) -> Result<DebianKernel> {
     unpack(deb, scratch.path(), &step)?;
     let entry = store.keep(&scratch.path().join("ready"), &origin, &recipe)?;
     step.done(format!("{} {}", package.name, package.version));
-    DebianKernel::open(entry)
+    Ok(DebianKernel { dir: entry })
 }
 
 /// Unpacks the package and collects the image and the modules below `<scratch>/ready`.
@@ -126,25 +125,36 @@ fn unpack(deb: &Path, scratch: &Path, step: &Step) -> Result<()> {
         &read("modules.softdep")?,
         &read("modules.alias")?,
     );
-    let files = catalogue.closure(WANTED).map_err(|modules::Unknown(name)| {
-        anyhow!("Debian's kernel {release} has no module {name}, nor is it built in")
-    })?;
+    let closure = |wanted: &[&str]| {
+        catalogue.closure(wanted).map_err(|modules::Unknown(name)| {
+            anyhow!("Debian's kernel {release} has no module {name}, nor is it built in")
+        })
+    };
+    let at_boot = closure(WANTED)?;
+    let mut lists = vec![("order".to_owned(), at_boot.clone())];
+    for feature in ON_DEMAND {
+        let mut files = closure(&[feature])?;
+        files.retain(|file| !at_boot.contains(file));
+        lists.push((format!("order.{feature}"), files));
+    }
     let ready = scratch.join("ready");
     workspace::create_dir(&ready.join("modules"))?;
-    let mut order = String::new();
-    for file in &files {
-        let name = format!("{}.ko", modules::name_of(file));
-        step.at(format!("unpacking {name}"));
-        decompress(&modules_dir.join(file), &ready.join("modules").join(&name))?;
-        order.push_str(&name);
-        order.push('\n');
+    for (list, files) in &lists {
+        let mut order = String::new();
+        for file in files {
+            let name = format!("{}.ko", modules::name_of(file));
+            step.at(format!("unpacking {name}"));
+            decompress(&modules_dir.join(file), &ready.join("modules").join(&name))?;
+            order.push_str(&name);
+            order.push('\n');
+        }
+        fs::write(ready.join(list), order)?;
     }
     fs::copy(
         tree.join(format!("boot/vmlinuz-{release}")),
         ready.join("vmlinuz"),
     )
     .context("the package has no boot/vmlinuz")?;
-    fs::write(ready.join("order"), order)?;
     Ok(())
 }
 

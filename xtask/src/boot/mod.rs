@@ -6,12 +6,14 @@ mod debian;
 mod modules;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 
+use self::debian::Modules;
 use crate::{
     kernel,
     progress::{Step, bytes},
@@ -26,6 +28,8 @@ const AGENT_PROFILE: &str = "agent";
 
 /// Where the guest finds modules, and the file that lists them in load order.
 const MODULES_DIR: &str = "lib/modules/cofferdam";
+/// Where the agent finds the modules it loads when something needs them, and a list for each such thing.
+const ON_DEMAND_DIR: &str = "lib/modules-on-demand";
 
 /// A pair of boot files.
 #[derive(Debug, Clone)]
@@ -62,16 +66,20 @@ pub(crate) fn prepare(refresh: bool) -> Result<Vec<BootFiles>> {
     let step = Step::start("Boot files");
     let mut made = Vec::new();
     if let Some(image) = kernel::built()? {
-        made.push(write(BootFiles::of("small"), &image, &initramfs(&agent, &[])?)?);
+        made.push(write(
+            BootFiles::of("small"),
+            &image,
+            &initramfs(&agent, &Modules::new(), &[])?,
+        )?);
     } else {
         // Built for another configuration than the one now in the repository: not to be preferred.
         workspace::remove_dir(&workspace::boot_dir().join("small"))?;
     }
-    let modules = debian_kernel.modules()?;
+    let (modules, on_demand) = (debian_kernel.modules()?, debian_kernel.on_demand()?);
     made.push(write(
         BootFiles::of("debian"),
         &debian_kernel.image(),
-        &initramfs(&agent, &modules)?,
+        &initramfs(&agent, &modules, &on_demand)?,
     )?);
     let names: Vec<_> = made.iter().map(|files| files.name).collect();
     step.done(format!(
@@ -143,7 +151,7 @@ fn agent_path() -> PathBuf {
 }
 
 /// The initramfs: the agent, the directories it mounts on, a console for its first words, and the modules.
-fn initramfs(agent: &Path, modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+fn initramfs(agent: &Path, modules: &Modules, on_demand: &[(&str, Modules)]) -> Result<Vec<u8>> {
     let agent = fs::read(agent).with_context(|| format!("could not read {}", agent.display()))?;
     let mut archive = cpio::Archive::new(Vec::new());
     for name in ["dev", "etc", "run", "root"] {
@@ -160,15 +168,33 @@ fn initramfs(agent: &Path, modules: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
         for (end, _) in MODULES_DIR.match_indices('/').chain([(MODULES_DIR.len(), "")]) {
             archive.directory(&MODULES_DIR[..end], 0o755)?;
         }
-        let mut order = String::new();
         for (name, content) in modules {
             archive.file(&format!("{MODULES_DIR}/{name}"), 0o644, content)?;
-            order.push_str(name);
-            order.push('\n');
         }
-        archive.file(&format!("{MODULES_DIR}/order"), 0o644, order.as_bytes())?;
+        archive.file(&format!("{MODULES_DIR}/order"), 0o644, &order_of(modules))?;
+    }
+    if !on_demand.is_empty() {
+        if modules.is_empty() {
+            archive.directory("lib", 0o755)?;
+        }
+        archive.directory(ON_DEMAND_DIR, 0o755)?;
+    }
+    let mut written = BTreeSet::new();
+    for (feature, modules) in on_demand {
+        for (name, content) in modules {
+            // Two may need the same one.
+            if written.insert(name) {
+                archive.file(&format!("{ON_DEMAND_DIR}/{name}"), 0o644, content)?;
+            }
+        }
+        archive.file(&format!("{ON_DEMAND_DIR}/{feature}"), 0o644, &order_of(modules))?;
     }
     Ok(archive.finish()?)
+}
+
+fn order_of(modules: &Modules) -> Vec<u8> {
+    let lines = modules.iter().map(|(name, _)| format!("{name}\n"));
+    lines.collect::<String>().into_bytes()
 }
 
 fn write(files: BootFiles, image: &Path, initramfs: &[u8]) -> Result<BootFiles> {
@@ -204,11 +230,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let agent = dir.path().join("agent");
         fs::write(&agent, b"#!agent").unwrap();
-        let modules = [
+        let modules = vec![
             ("b.ko".to_owned(), b"bb".to_vec()),
             ("a.ko".to_owned(), b"aa".to_vec()),
         ];
-        let archive = initramfs(&agent, &modules).unwrap();
+        let archive = initramfs(&agent, &modules, &[]).unwrap();
         let text = String::from_utf8_lossy(&archive);
         assert!(
             text.contains("b.ko\na.ko\n"),
@@ -223,11 +249,28 @@ mod tests {
     }
 
     #[test]
+    fn modules_on_demand_are_listed_for_each_thing_that_needs_them_and_carried_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = dir.path().join("agent");
+        fs::write(&agent, b"#!agent").unwrap();
+        let module = |name: &str| (name.to_owned(), name.as_bytes().to_vec());
+        let on_demand = [
+            ("erofs", vec![module("crc.ko"), module("erofs.ko")]),
+            ("dm_verity", vec![module("crc.ko"), module("dm.ko")]),
+        ];
+        let archive = initramfs(&agent, &vec![module("a.ko")], &on_demand).unwrap();
+        let text = String::from_utf8_lossy(&archive);
+        assert!(text.contains("crc.ko\nerofs.ko\n") && text.contains("crc.ko\ndm.ko\n"));
+        assert_eq!(text.matches("lib/modules-on-demand/crc.ko\0").count(), 1);
+        assert!(!text.contains("lib/modules/cofferdam/crc.ko"));
+    }
+
+    #[test]
     fn without_modules_there_is_no_modules_directory() {
         let dir = tempfile::tempdir().unwrap();
         let agent = dir.path().join("agent");
         fs::write(&agent, b"#!agent").unwrap();
-        assert!(!String::from_utf8_lossy(&initramfs(&agent, &[]).unwrap()).contains("lib"));
+        assert!(!String::from_utf8_lossy(&initramfs(&agent, &Modules::new(), &[]).unwrap()).contains("lib"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 /// A directory given by the runner of the tests.
-fn required(variable: &str) -> PathBuf {
+pub(crate) fn required(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
     PathBuf::from(value.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test vm`")))
 }
@@ -38,8 +38,14 @@ pub(crate) struct Pod {
 impl Pod {
     /// Boots a VM of the default size with the kernel of the test runner.
     pub(crate) async fn boot() -> Self {
+        Self::boot_with(|_| ()).await
+    }
+
+    /// The same with something changed.
+    pub(crate) async fn boot_with(change: impl FnOnce(&mut QemuConfig)) -> Self {
         let boot = required("COFFERDAM_BOOT_DIR");
-        let config = QemuConfig::new(boot.join("kernel"), boot.join("initramfs.cpio"));
+        let mut config = QemuConfig::new(boot.join("kernel"), boot.join("initramfs.cpio"));
+        change(&mut config);
         let backend = Arc::new(QemuBackend::new(config).unwrap());
         let vm = UtilityVm::boot(backend.clone(), &BootOptions::default())
             .await
@@ -178,11 +184,12 @@ pub(crate) fn mount(kind: &str, source: &Path, destination: &str, options: &[&st
     json!({ "type": kind, "source": source, "destination": destination, "options": options })
 }
 
-/// Runs a tool that must succeed.
-pub(crate) fn succeed(command: &mut Command) {
+/// Runs a tool that must succeed, and gives what it says.
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; run `cargo xtask setup`"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

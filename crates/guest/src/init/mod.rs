@@ -2,7 +2,6 @@
 
 mod entropy;
 mod loopback;
-mod modules;
 mod mounts;
 mod root;
 
@@ -23,7 +22,7 @@ use crate::{
     args::KernelOptions,
     bridge,
     error::{During, Result},
-    log, power,
+    log, modules, power,
     transport::{DIAL_INTERVAL, Dialer},
 };
 
@@ -44,7 +43,7 @@ pub(crate) fn main() -> ExitCode {
 fn boot() -> Result<()> {
     if !root::is_prepared() {
         // The kernel's own messages tell of the boot until here; there is no log yet.
-        for failure in modules::load(Path::new("/lib/modules/cofferdam")) {
+        for failure in modules::load(Path::new(modules::AT_BOOT)) {
             eprintln!("cofferdam-agent: {failure}");
         }
         return Err(root::prepare_and_restart());

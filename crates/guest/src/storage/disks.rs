@@ -10,14 +10,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cofferdam_mounting::{filesystem::Filesystem, layer, mount_point};
+use cofferdam_mounting::{MountError, filesystem::Filesystem, layer, mount_point, verity::Digest};
 use cofferdam_protocol::settings::MappedVirtualDisk;
 use rustix::mount::{MountFlags, mount_remount};
 
 use super::{
     path::guest_path,
-    pin::root_digest,
     scsi::{BlockDevice, System},
+    verity,
 };
 use crate::error::{AgentError, During, Result};
 
@@ -47,8 +47,8 @@ struct Disk {
 #[derive(Debug)]
 struct Internal {
     path: PathBuf,
-    /// The name of the device that checks the disk's blocks, if the disk has a hash tree.
-    verity: String,
+    /// The device that checks its blocks, if there is one, by its name and what they hang on.
+    checked: Option<(String, Digest)>,
     writable: bool,
     /// Why it can never become writable.
     frozen: Option<&'static str>,
@@ -66,6 +66,12 @@ impl Disks {
                 return Err(AgentError::NotSupported(format!("{what} is not supported")));
             }
         }
+        let pin = verity::pin(request.verity_info.as_ref())?;
+        if request.mount_path.is_empty() && pin.is_some() {
+            return Err(AgentError::NotSupported(
+                "a disk that is not mounted has no hash tree to be checked against".into(),
+            ));
+        }
         let device = self
             .system
             .wait_for_disk(request.controller, request.lun, request.partition)?;
@@ -74,11 +80,16 @@ impl Disks {
         }
         let target = guest_path(&request.mount_path)?;
         if request.block_dev {
+            if pin.is_some() {
+                return Err(AgentError::NotSupported(
+                    "a link to a disk's device is not checked against a hash tree".into(),
+                ));
+            }
             return link(&device.node, &target);
         }
         let disk = self.disk(key);
         let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = disk.add(key, &device, &target, request);
+        let outcome = disk.add(key, &device, &target, request, pin);
         if outcome.is_err() {
             disk.release_if_unused();
         }
@@ -90,9 +101,14 @@ impl Disks {
         if request.mount_path.is_empty() {
             return Ok(());
         }
-        let target = guest_path(&request.mount_path)?;
-        let disk = self.disk((request.controller, request.lun, request.partition));
+        let key = (request.controller, request.lun, request.partition);
+        let disk = self.disk(key);
         let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if Path::new(&request.mount_path) == internal_path(key) {
+            // What was left of it is freed, however it came to be: nobody else can name this path.
+            return disk.release_all(key);
+        }
+        let target = guest_path(&request.mount_path)?;
         mount_point::clear(&target)?;
         disk.users.remove(&target);
         disk.release()
@@ -124,16 +140,20 @@ impl Disk {
         device: &BlockDevice,
         target: &Path,
         request: &MappedVirtualDisk,
+        pin: Option<Digest>,
     ) -> Result<()> {
+        // A release may have failed half way: what stands then is not whole.
+        self.release()?;
         mount_point::make_free(target)?;
         let internal = match &mut self.mounted {
             Some(internal) => {
+                internal.check_pin(key, pin)?;
                 if !request.read_only {
                     internal.make_writable()?;
                 }
                 internal
             }
-            None => self.mounted.insert(Internal::mount(key, device, request)?),
+            None => self.mounted.insert(Internal::mount(key, device, request, pin)?),
         };
         let bound = mount_point::bind(&internal.path, target, request.read_only);
         let done = bound.and_then(|()| {
@@ -154,10 +174,23 @@ impl Disk {
         if self.users.is_empty()
             && let Some(internal) = &self.mounted
         {
-            mount_point::clear(&internal.path)?;
-            layer::close(&internal.verity)?;
+            internal.clear()?;
             self.mounted = None;
         }
+        Ok(())
+    }
+
+    /// The same for what no record is of.
+    fn release_all(&mut self, key: Key) -> Result<()> {
+        if !self.users.is_empty() {
+            return Err(AgentError::Busy {
+                what: format!("mount {}", internal_path(key).display()),
+                holder: format!("{} mounts of it are in use", self.users.len()),
+            });
+        }
+        mount_point::clear(&internal_path(key))?;
+        layer::close(&verity::disk_name(key))?;
+        self.mounted = None;
         Ok(())
     }
 
@@ -170,59 +203,72 @@ impl Disk {
 
 impl Internal {
     fn mount(
-        (controller, lun, partition): Key,
+        key @ (controller, lun, _): Key,
         device: &BlockDevice,
         request: &MappedVirtualDisk,
+        pin: Option<Digest>,
     ) -> Result<Self> {
-        let suffix = if partition == 0 {
-            String::new()
-        } else {
-            format!("-p{partition}")
+        let path = internal_path(key);
+        let name = verity::disk_name(key);
+        mount_point::make_free(&path)?;
+        let mount = || {
+            let source = verity::open(&device.node, &name, request.read_only, pin.as_ref())?;
+            let found = source.filesystem();
+            if !request.filesystem.is_empty() && request.filesystem != found.name {
+                return Err(AgentError::Invalid(format!(
+                    "SCSI disk {controller}:{lun} holds {}, not {}",
+                    found.name, request.filesystem
+                )));
+            }
+            let root = source.root();
+            let plan = MountPlan::new(found, device.read_only, request.read_only, root.is_some());
+            let flags = if plan.writable {
+                MountFlags::empty()
+            } else {
+                MountFlags::RDONLY
+            };
+            source.mount(&path, flags, plan.options)?;
+            Ok((plan, root))
         };
-        let path = Path::new(INTERNAL).join(format!("{controller}-{lun}{suffix}"));
-        let verity = format!("scsi-{controller}-{lun}{suffix}");
-        let pin = root_digest(request.verity_info.as_ref())?;
-        let source = layer::Source::open(&device.node, &verity, request.read_only, pin.as_ref())?;
-        let mounted = Self::mount_source(&source, &path, (controller, lun), device, request);
-        if mounted.is_err() {
-            let _ = mount_point::clear(&path);
-            if let Err(error) = layer::close(&verity) {
-                tracing::warn!(%error, "a dm-verity device stays after a failed mount");
+        match mount() {
+            Ok((plan, root)) => Ok(Self {
+                path,
+                checked: root.map(|root| (name, root)),
+                writable: plan.writable,
+                frozen: plan.frozen,
+            }),
+            Err(error) => {
+                // The error that led here counts.
+                let _ = mount_point::clear(&path);
+                let _ = layer::close(&name);
+                Err(error)
             }
         }
-        let plan = mounted?;
-        Ok(Self {
-            path,
-            verity,
-            writable: plan.writable,
-            frozen: plan.frozen,
-        })
     }
 
-    fn mount_source(
-        source: &layer::Source,
-        path: &Path,
-        (controller, lun): (u8, u8),
-        device: &BlockDevice,
-        request: &MappedVirtualDisk,
-    ) -> Result<MountPlan> {
-        let found = source.filesystem();
-        if !request.filesystem.is_empty() && request.filesystem != found.name {
-            return Err(AgentError::Invalid(format!(
-                "SCSI disk {controller}:{lun} holds {}, not {}",
-                found.name, request.filesystem
-            )));
+    /// Unmounts it, and takes away what checks its blocks. It can be repeated.
+    fn clear(&self) -> Result<()> {
+        mount_point::clear(&self.path)?;
+        if let Some((name, _)) = &self.checked {
+            layer::close(name)?;
         }
-        mount_point::make_free(path)?;
-        // Whatever checks blocks refuses to change them.
-        let plan = MountPlan::new(found, device.read_only || source.is_checked(), request.read_only);
-        let flags = if plan.writable {
-            MountFlags::empty()
-        } else {
-            MountFlags::RDONLY
-        };
-        source.mount(path, flags, plan.options)?;
-        Ok(plan)
+        Ok(())
+    }
+
+    /// One who joins may hold the disk to another root digest than the first.
+    fn check_pin(&self, (controller, lun, _): Key, pin: Option<Digest>) -> Result<()> {
+        let root = self.checked.as_ref().map(|(_, root)| *root);
+        match pin {
+            Some(pin) if root != Some(pin) => Err(MountError::Verity {
+                device: format!("SCSI disk {controller}:{lun}"),
+                problem: match root {
+                    Some(root) => format!("its root digest must be {pin}, and is {root}"),
+                    None => format!("its root digest must be {pin}, and it has no hash tree"),
+                },
+            }
+            .into()),
+            _ => Ok(()),
+        }
     }
 
     fn make_writable(&mut self) -> Result<()> {
@@ -254,9 +300,13 @@ impl MountPlan {
     /// A read-only mount of a device that refuses writes leaves the journal alone. Mounted that way, ext4 has no
     /// journal loaded and cannot become writable later. Where the host lets the VM write, another container may
     /// want to: the journal is loaded, and replayed if need be, and only the mount is read-only.
-    fn new(found: Filesystem, device_read_only: bool, read_only: bool) -> Self {
-        let frozen = device_read_only.then_some("the device refuses writes");
-        let options = if device_read_only {
+    fn new(found: Filesystem, device_read_only: bool, read_only: bool, checked: bool) -> Self {
+        let frozen = if checked {
+            Some("its blocks are checked against a hash tree")
+        } else {
+            device_read_only.then_some("the device refuses writes")
+        };
+        let options = if frozen.is_some() {
             found.no_recovery_option()
         } else {
             ""
@@ -267,6 +317,20 @@ impl MountPlan {
             frozen,
         }
     }
+}
+
+/// Where a disk is mounted itself.
+fn internal_path((controller, lun, partition): Key) -> PathBuf {
+    let suffix = match partition {
+        0 => String::new(),
+        number => format!("-p{number}"),
+    };
+    internal(&format!("{controller}-{lun}{suffix}"))
+}
+
+/// The same by its short name.
+pub(crate) fn internal(name: &str) -> PathBuf {
+    Path::new(INTERNAL).join(name)
 }
 
 /// A link to the device instead of a mount.
@@ -286,30 +350,37 @@ mod tests {
         name: "ext4",
         size_bytes: None,
     };
-    const EROFS: Filesystem = Filesystem {
-        name: "erofs",
-        size_bytes: None,
-    };
 
     #[test]
     fn a_device_that_refuses_writes_is_mounted_without_its_journal_and_stays_read_only() {
-        let plan = MountPlan::new(EXT4, true, true);
+        let plan = MountPlan::new(EXT4, true, true, false);
         assert_eq!((plan.writable, plan.options), (false, "noload"));
-        assert!(plan.frozen.is_some());
-        assert_eq!(MountPlan::new(EROFS, true, true).options, "");
+        assert_eq!(plan.frozen, Some("the device refuses writes"));
+        let erofs = Filesystem {
+            name: "erofs",
+            ..EXT4
+        };
+        assert_eq!(MountPlan::new(erofs, true, true, false).options, "");
+    }
+
+    #[test]
+    fn a_disk_that_is_checked_is_mounted_without_its_journal_and_stays_read_only() {
+        let plan = MountPlan::new(EXT4, false, true, true);
+        assert_eq!((plan.writable, plan.options), (false, "noload"));
+        assert!(plan.frozen.is_some_and(|why| why.contains("hash tree")));
     }
 
     #[test]
     fn a_writer_can_join_a_reader_where_the_host_allows_writes() {
         assert_eq!(
-            MountPlan::new(EXT4, false, true),
+            MountPlan::new(EXT4, false, true, false),
             MountPlan {
                 writable: false,
                 options: "",
                 frozen: None
             }
         );
-        assert!(MountPlan::new(EXT4, false, false).writable);
+        assert!(MountPlan::new(EXT4, false, false, false).writable);
     }
 
     #[test]

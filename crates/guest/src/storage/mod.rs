@@ -6,7 +6,7 @@ pub(crate) mod disks;
 pub(crate) mod mount_attr;
 pub(crate) mod overlay;
 pub(crate) mod path;
-mod pin;
 pub(crate) mod pmem;
 pub(crate) mod scsi;
 pub(crate) mod share;
+pub(crate) mod verity;

@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use cofferdam_mounting::{layer, mapper, mount_point};
+use cofferdam_mounting::{layer, mapper, mount_point, verity::Digest};
 use cofferdam_protocol::settings::VpmemDevice;
 use rustix::mount::MountFlags;
 
 use super::{
     path::guest_path,
-    pin::root_digest,
     scsi::{System, wait},
+    verity,
 };
 use crate::error::{AgentError, Result};
 
@@ -26,7 +26,7 @@ pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
             "packed persistent memory is not supported".into(),
         ));
     }
-    let pin = root_digest(request.verity_info.as_ref())?;
+    let pin = verity::pin(request.verity_info.as_ref())?;
     let target = guest_path(&request.mount_path)?;
     let system = System::default();
     let node = wait(
@@ -34,49 +34,44 @@ pub(crate) fn add(request: &VpmemDevice) -> Result<()> {
         LIMIT,
         || node(&system, request.device_number),
     )?;
-    let name = verity_name(request.device_number);
-    let source = layer::Source::open(&node, &name, true, pin.as_ref())?;
-    let mounted = mount_source(&source, &target);
+    mount_point::make_free(&target)?;
+    let mounted = mount(&node, request.device_number, &target, pin.as_ref());
     if mounted.is_err() {
         let _ = mount_point::clear(&target);
-        if let Err(error) = layer::close(&name) {
-            tracing::warn!(%error, "a dm-verity device stays after a failed mount");
-        }
     }
     mounted
 }
 
-fn mount_source(source: &layer::Source, target: &Path) -> Result<()> {
-    mount_point::make_free(target)?;
-    // With DAX the layer's pages are read in place and take no memory of the VM; the device or its block size
-    // may not allow it, and blocks that are checked are read.
+fn mount(node: &Path, number: u32, target: &Path, pin: Option<&Digest>) -> Result<()> {
+    let name = verity::pmem_name(number);
+    let source = verity::open(node, &name, true, pin)?;
     let recovery = source.filesystem().no_recovery_option();
-    let direct = if recovery.is_empty() {
-        "dax".to_owned()
-    } else {
-        format!("{recovery},dax")
+    // With DAX the layer's pages are read in place and take no memory of the VM; the device or its block size
+    // may not allow it. What is checked has to be read to be checked.
+    let direct = match recovery {
+        "" => "dax".to_owned(),
+        option => format!("{option},dax"),
     };
-    let plain = || source.mount(target, MountFlags::RDONLY, recovery);
-    let mounted = if source.is_checked() {
-        plain()
-    } else {
-        source
-            .mount(target, MountFlags::RDONLY, &direct)
-            .or_else(|_| plain())
-    };
+    if !source.is_checked() && source.mount(target, MountFlags::RDONLY, &direct).is_ok() {
+        return Ok(());
+    }
+    let mounted = source.mount(target, MountFlags::RDONLY, recovery);
+    if mounted.is_err() {
+        // The error that led here counts.
+        let _ = close(number);
+    }
     Ok(mounted?)
-}
-
-/// The name of the device that checks a device's blocks.
-fn verity_name(number: u32) -> String {
-    format!("pmem-{number}")
 }
 
 /// Unmounts a layer. What is absent counts as done.
 pub(crate) fn remove(request: &VpmemDevice) -> Result<()> {
     mount_point::clear(&guest_path(&request.mount_path)?)?;
-    let name = verity_name(request.device_number);
-    // Somebody else may have the same device mounted elsewhere.
+    close(request.device_number)
+}
+
+/// Takes away what checked the device's blocks, unless it is mounted on another path too.
+fn close(number: u32) -> Result<()> {
+    let name = verity::pmem_name(number);
     if mapper::mounted(&name)?.is_none() {
         layer::close(&name)?;
     }

@@ -13,6 +13,7 @@ use std::{
 
 use cofferdam_mounting::mountinfo;
 
+use super::verity;
 use crate::error::{AgentError, During, Result};
 
 /// How long a disk may take to appear.
@@ -162,6 +163,7 @@ impl System {
         };
         if let Ok(block) = only_entry(&device.join("block")) {
             refuse_if_mounted(controller, lun, &block)?;
+            verity::clear_disk(controller, lun)?;
         }
         let delete = device.join("delete");
         let outcome = fs::OpenOptions::new()

@@ -233,3 +233,38 @@ async fn stopping_the_host_frees_what_was_not_detached() {
     scene.host.exited().await;
     scene.assert_nothing_left();
 }
+
+#[tokio::test]
+async fn a_layer_with_a_hash_tree_is_checked_or_refused_and_never_mounted_unchecked() {
+    let scene = Scene::new();
+    let image = scene.image("d.raw", &[("f", "checked\n")], "raw", &[]);
+    let size = fs::metadata(&image).unwrap().len();
+    let mut format = Command::new("veritysetup");
+    format.args(["format", "--data-block-size=4096", "--hash-block-size=4096"]);
+    format.args([
+        format!("--data-blocks={}", size / 4096),
+        format!("--hash-offset={size}"),
+    ]);
+    succeed(format.args([&image, &image]));
+    let point = scene.path("bundle/m");
+    scene.attach(&image, true).await.unwrap();
+    let outcome = scene.mount(&point, true).await;
+    // Not every kernel has a device mapper; without one the layer cannot be checked, and is not to be had.
+    if fs::exists("/dev/mapper/control").unwrap() {
+        outcome.unwrap();
+        assert_eq!(fs::read_to_string(point.join("f")).unwrap(), "checked\n");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(point.to_str().unwrap()));
+        assert!(mount.unwrap().contains(" /dev/dm-"), "{mount:?}");
+        scene.unmount(&point).await.unwrap();
+    } else {
+        let said = outcome.unwrap_err().to_string();
+        assert!(
+            said.contains("dm-verity of /dev/loop") && said.contains("no device mapper"),
+            "{said}"
+        );
+    }
+    scene.detach().await.unwrap();
+    scene.assert_nothing_left();
+    assert!(scene.host.devices().await.unwrap().is_empty());
+}
