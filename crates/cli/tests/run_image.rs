@@ -8,47 +8,16 @@ mod picture;
 use std::{
     fs,
     io::{Read, Write},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use bundle::output_of;
-use picture::{IMAGE, Picture};
+use picture::{IMAGE, Picture, said};
 use serde_json::json;
-
-impl Picture {
-    fn local(&self) -> Command {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "process isolation needs root: run the process ring as root"
-        );
-        let mut command = self.command();
-        command.arg("--no-vm");
-        command
-    }
-
-    /// Runs it with these words, options and image, to its end, and sees that nothing is left of it.
-    #[track_caller]
-    fn run(&self, words: &[&str]) -> Output {
-        let output = self.local().args(words).output().unwrap();
-        assert_eq!(self.left(), Vec::<String>::new());
-        output
-    }
-
-    /// The same for a script of the shell.
-    #[track_caller]
-    fn script(&self, options: &[&str], script: &str) -> Output {
-        let words = [options, &[IMAGE, "/bin/sh", "-c", script]].concat();
-        self.run(&words)
-    }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 #[test]
 fn an_image_runs_its_command_or_the_users_and_the_status_comes_back() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::on_host(json!({}));
     assert_eq!(
         output_of(&picture.run(&["--rm", IMAGE]), 0),
         "from the image\nby the image\n"
@@ -63,7 +32,7 @@ fn an_image_runs_its_command_or_the_users_and_the_status_comes_back() {
 #[test]
 fn an_entrypoint_gets_the_command_and_an_empty_one_is_none() {
     let picture =
-        Picture::new(json!({ "Entrypoint": ["/bin/sh", "-c", "echo entry $0 $*"], "Cmd": ["a", "b"] }));
+        Picture::on_host(json!({ "Entrypoint": ["/bin/sh", "-c", "echo entry $0 $*"], "Cmd": ["a", "b"] }));
     assert_eq!(output_of(&picture.run(&[IMAGE]), 0), "entry a b\n");
     assert_eq!(output_of(&picture.run(&[IMAGE, "c"]), 0), "entry c\n");
     let run = picture.run(&["--entrypoint", "", IMAGE, "/bin/cat", "/srv/plain"]);
@@ -75,7 +44,7 @@ fn an_entrypoint_gets_the_command_and_an_empty_one_is_none() {
 
 #[test]
 fn variables_directories_users_and_host_names() {
-    let picture = Picture::new(json!({ "User": "web" }));
+    let picture = Picture::on_host(json!({ "User": "web" }));
     let script = "echo $FROM $A $B; pwd; id; echo $HOME; hostname; cat /etc/hostname";
     fs::write(picture.path("vars"), "# ours\nA=file\nB=file\n").unwrap();
     let options = ["--name", "box", "--env-file", "vars", "-e", "A=option"];
@@ -107,7 +76,7 @@ fn variables_directories_users_and_host_names() {
 
 #[test]
 fn volumes_of_the_host_of_the_store_and_of_memory() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::on_host(json!({}));
     fs::create_dir(picture.path("in")).unwrap();
     fs::write(picture.path("in/file"), "of the host\n").unwrap();
     let single = format!("{}:/single:ro", picture.path("in/file").display());
@@ -157,7 +126,7 @@ fn volumes_of_the_host_of_the_store_and_of_memory() {
 
 #[test]
 fn a_read_only_container_writes_to_its_volumes_only() {
-    let picture = Picture::new(json!({ "Volumes": { "/srv/data": {}, "/new": {} } }));
+    let picture = Picture::on_host(json!({ "Volumes": { "/srv/data": {}, "/new": {} } }));
     let script = "cat /srv/data/given; echo w > /srv/data/w && echo w > /new/w && echo n > /anon/n && echo volumes; \
                   echo w > /w || echo refused";
     let run = picture.script(&["--read-only", "-v", "/anon"], script);
@@ -171,9 +140,9 @@ fn a_read_only_container_writes_to_its_volumes_only() {
 
 #[test]
 fn standard_input_is_read_only_if_it_is_asked_for() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::on_host(json!({}));
     for (options, read) in [(&[][..], ""), (&["-i"][..], "typed\n")] {
-        let mut command = picture.local();
+        let mut command = picture.command();
         command.args(options).args([IMAGE, "/bin/cat"]);
         let mut child = command
             .stdin(Stdio::piped())
@@ -188,7 +157,7 @@ fn standard_input_is_read_only_if_it_is_asked_for() {
 
 #[test]
 fn capabilities_are_those_of_docker_with_more_or_fewer() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::on_host(json!({}));
     let effective =
         "while read name value; do test $name = CapEff: && echo $value; done < /proc/self/status; exit 0";
     assert_eq!(
@@ -204,7 +173,7 @@ fn capabilities_are_those_of_docker_with_more_or_fewer() {
 
 #[test]
 fn an_image_that_is_not_there_is_refused_with_what_to_do() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::on_host(json!({}));
     let run = picture.run(&["nowhere"]);
     output_of(&run, 125);
     assert!(said(&run).contains("cofferdam image import"), "{}", said(&run));
@@ -222,8 +191,8 @@ fn an_image_that_is_not_there_is_refused_with_what_to_do() {
 
 #[test]
 fn what_a_killed_command_left_is_found_and_removed() {
-    let picture = Picture::new(json!({}));
-    let mut command = picture.local();
+    let picture = Picture::on_host(json!({}));
+    let mut command = picture.command();
     command.args(["--name", "web", IMAGE, "/bin/sh", "-c", "echo ready; sleep 600"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = [0; 6];
@@ -240,7 +209,7 @@ fn what_a_killed_command_left_is_found_and_removed() {
 
 #[test]
 fn a_plan_shows_what_an_image_would_take_and_makes_nothing() {
-    let picture = Picture::new(json!({ "Volumes": { "/log": {} } }));
+    let picture = Picture::on_host(json!({ "Volumes": { "/log": {} } }));
     let plan = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
         command

@@ -5,39 +5,16 @@
 mod bundle;
 mod picture;
 
-use std::{fs, process::Output};
+use std::fs;
 
-use bundle::{output_of, required};
-use picture::{IMAGE, Picture};
+use bundle::output_of;
+use picture::{IMAGE, Picture, said};
 use serde_json::json;
-
-impl Picture {
-    /// Runs it in a VM with these words, options and image, to its end, and sees that nothing is left of it.
-    #[track_caller]
-    fn run(&self, words: &[&str]) -> Output {
-        let mut command = self.command();
-        command.arg("--boot-dir").arg(required("COFFERDAM_BOOT_DIR"));
-        let output = command.args(words).output().unwrap();
-        assert_eq!(self.left(), Vec::<String>::new());
-        output
-    }
-
-    /// The same for a script of the shell.
-    #[track_caller]
-    fn script(&self, options: &[&str], script: &str) -> Output {
-        let words = [options, &[IMAGE, "/bin/sh", "-c", script]].concat();
-        self.run(&words)
-    }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn an_image_runs_in_a_vm_and_its_status_or_why_it_did_not_run_comes_back() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::in_vm(json!({}));
     assert_eq!(
         output_of(&picture.run(&["--rm", IMAGE]), 0),
         "from the image\nby the image\n"
@@ -57,7 +34,7 @@ fn an_image_runs_in_a_vm_and_its_status_or_why_it_did_not_run_comes_back() {
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn variables_users_directories_and_host_names_are_those_of_the_host_side() {
-    let picture = Picture::new(json!({ "User": "web" }));
+    let picture = Picture::in_vm(json!({ "User": "web" }));
     let options = ["--name", "box", "-e", "A=option", "-w", "/made/here"];
     let script = "echo $FROM $A; pwd; id; echo $HOME; hostname; cat /etc/hostname; \
                   while read name value; do test $name = CapBnd: && echo $value; done < /proc/self/status; \
@@ -71,7 +48,7 @@ fn variables_users_directories_and_host_names_are_those_of_the_host_side() {
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn volumes_reach_into_the_vm_and_the_rest_can_be_read_only() {
-    let picture = Picture::new(json!({ "Volumes": { "/srv/data": {} } }));
+    let picture = Picture::in_vm(json!({ "Volumes": { "/srv/data": {} } }));
     fs::create_dir(picture.path("in")).unwrap();
     fs::write(picture.path("in/file"), "of the host\n").unwrap();
     let single = format!("{}:/single:ro", picture.path("in/file").display());

@@ -9,29 +9,20 @@ mod picture;
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
-    process::Output,
 };
 
-use bundle::{output_of, required};
+use bundle::output_of;
 use picture::{IMAGE, Picture};
 use serde_json::json;
-
-fn run(picture: &Picture, options: &[&str], words: &[&str]) -> Output {
-    let mut command = picture.command();
-    command.arg("--boot-dir").arg(required("COFFERDAM_BOOT_DIR"));
-    let output = command.args(options).args(words).output().unwrap();
-    assert_eq!(picture.left(), Vec::<String>::new());
-    output
-}
 
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn a_container_sees_the_same_whatever_its_layers_are_made_as() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::in_vm(json!({}));
     let script = "cd / && for f in /etc/* /srv/* /srv/data/* /bin/sh; do stat=$(test -L $f && echo link); \
                   echo $f $stat; done; cat /srv/data/given; echo w > /srv/data/given && cat /srv/data/given";
     let words = |name| [name, "/bin/sh", "-c", script];
-    let expected = output_of(&run(&picture, &[], &words(IMAGE)), 0);
+    let expected = output_of(&picture.run(&words(IMAGE)), 0);
     assert!(expected.contains("by the image\nw\n"), "{expected}");
     for (name, options) in [
         ("erofs:1", &["--format", "erofs"][..]),
@@ -39,22 +30,18 @@ fn a_container_sees_the_same_whatever_its_layers_are_made_as() {
         ("erofs-verity:1", &["--format", "erofs", "--verity"]),
     ] {
         picture.again(name, options);
-        assert_eq!(
-            output_of(&run(&picture, &[], &words(name)), 0),
-            expected,
-            "{name}"
-        );
+        assert_eq!(output_of(&picture.run(&words(name)), 0), expected, "{name}");
     }
 }
 
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn a_layer_that_was_changed_is_not_read() {
-    let picture = Picture::new(json!({}));
+    let picture = Picture::in_vm(json!({}));
     let words = ["v:1", "/bin/sh", "-c", "cat /srv/data/given"];
     for options in [&["--verity"][..], &["--verity", "--format", "erofs"]] {
         let folders = picture.again("v:1", options);
-        assert_eq!(output_of(&run(&picture, &[], &words), 0), "by the image\n");
+        assert_eq!(output_of(&picture.run(&words), 0), "by the image\n");
         let path = folders.last().unwrap().join("layer.vhd");
         let bytes = fs::read(&path).unwrap();
         let at = bytes
@@ -63,7 +50,7 @@ fn a_layer_that_was_changed_is_not_read() {
             .unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(b"By the attacker", at as u64).unwrap();
-        let changed = run(&picture, &[], &words);
+        let changed = picture.run(&words);
         assert!(
             !changed.status.success() && changed.stdout.is_empty(),
             "{changed:?}"
@@ -80,7 +67,7 @@ fn a_layer_that_was_changed_is_not_read() {
             .rposition(|window| window == b"verity\0\0")
             .unwrap();
         file.write_all_at(&[9], tree as u64 + 8).unwrap();
-        let refused = run(&picture, &[], &words);
+        let refused = picture.run(&words);
         output_of(&refused, 125);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert!(said.contains("dm-verity") && said.contains("version 9"), "{said}");

@@ -120,7 +120,7 @@ pub(crate) fn unmount(point: &Path) -> Result<()> {
 }
 
 fn mount_disk(node: &Node, point: &Path, read_only: bool) -> Result<()> {
-    let source = layer::Source::open(&node.path, &node.checked, read_only, None)?;
+    let source = layer::Source::open(layer::Found::look(&node.path)?, &node.checked, read_only, None)?;
     let found = source.filesystem();
     let mut options = Vec::new();
     // A read-only mount of a device that refuses writes must leave the journal alone.

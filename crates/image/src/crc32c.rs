@@ -24,7 +24,7 @@ const fn table() -> [u32; 256] {
 
 /// The checksum of `bytes` with the four bytes from `zeroed` on taken as zero: structures hold their own
 /// checksum, and it does not count.
-pub(super) fn checksum_without(bytes: &[u8], zeroed: usize) -> u32 {
+pub fn checksum_without(bytes: &[u8], zeroed: usize) -> u32 {
     let mut crc = u32::MAX;
     for (offset, byte) in bytes.iter().enumerate() {
         let byte = if (zeroed..zeroed.saturating_add(4)).contains(&offset) {

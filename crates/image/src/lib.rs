@@ -18,7 +18,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod crc32c;
+pub mod crc32c;
 mod probe;
 mod qcow2;
 mod vhd;
@@ -27,6 +27,7 @@ mod vhdx;
 use std::{io, path::PathBuf};
 
 pub use probe::probe;
+pub use vhd::checksum as vhd_checksum;
 
 /// The format of a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -90,8 +90,8 @@ pub(super) fn dynamic_header(bytes: &[u8; DYNAMIC_HEADER_LEN]) -> Result<(), Str
     }
 }
 
-/// One's complement of the sum of all bytes but the checksum's own four.
-fn checksum(bytes: &[u8], at: usize) -> u32 {
+/// The checksum of a footer or header: one's complement of the sum of all bytes but the checksum's own four, from `at` on.
+pub fn checksum(bytes: &[u8], at: usize) -> u32 {
     let sum = bytes
         .iter()
         .enumerate()

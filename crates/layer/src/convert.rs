@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufRead, os::unix::fs::FileExt};
 
-use cofferdam_archive::Archive;
+use cofferdam_archive::{Archive, Digest};
 
 use crate::{
     LayerError,
@@ -53,7 +53,7 @@ pub struct Layer {
     /// Size of the file, in bytes; less is allocated where it has holes.
     pub file_bytes: u64,
     /// Root hash of the dm-verity tree (SHA-256).
-    pub verity_root: Option<[u8; 32]>,
+    pub verity_root: Option<Digest>,
     /// Extended attributes that were left out: those of namespaces that Linux does not have.
     pub ignored_xattrs: u64,
 }
@@ -90,7 +90,7 @@ pub fn convert<R: BufRead>(
     if options.verity {
         let tree = verity::append(output, blocks, [0; 16])?;
         file_bytes = tree.end * BLOCK;
-        verity_root = Some(tree.root);
+        verity_root = Some(Digest::from_bytes(tree.root));
     }
     if options.container == Container::Vhd {
         output.write_all_at(&vhd::footer(file_bytes, [0; 16]), file_bytes)?;

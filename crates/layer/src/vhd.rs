@@ -1,11 +1,13 @@
 //! The footer that makes a file a fixed VHD.
 //! Source: Virtual Hard Disk Image Format Specification 1.0, "Hard Disk Footer Format". Numbers are big-endian.
 
+use cofferdam_image::vhd_checksum;
+
 /// Bytes of the footer.
 pub(crate) const FOOTER_BYTES: usize = 512;
 const SECTOR: u64 = 512;
-/// Where the checksum is, which is not part of its own sum.
-const CHECKSUM: std::ops::Range<usize> = 64..68;
+/// Where the checksum is.
+const CHECKSUM: usize = 64;
 
 /// The footer of a disk of `size` bytes. It names no time and no random number: the same layer gives the same bytes.
 pub(crate) fn footer(size: u64, id: [u8; 16]) -> [u8; FOOTER_BYTES] {
@@ -26,12 +28,8 @@ pub(crate) fn footer(size: u64, id: [u8; 16]) -> [u8; FOOTER_BYTES] {
     put(58, &[heads, sectors]);
     put(60, &2u32.to_be_bytes()); // fixed
     put(68, &id);
-    let sum = bytes
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !CHECKSUM.contains(at))
-        .fold(0u32, |sum, (_, byte)| sum.wrapping_add(u32::from(*byte)));
-    bytes[CHECKSUM].copy_from_slice(&(!sum).to_be_bytes());
+    let sum = vhd_checksum(&bytes, CHECKSUM);
+    bytes[CHECKSUM..CHECKSUM + 4].copy_from_slice(&sum.to_be_bytes());
     bytes
 }
 

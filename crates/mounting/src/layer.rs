@@ -19,17 +19,55 @@ pub struct Source {
     checked: Option<(mapper::Mapped, Digest)>,
 }
 
-impl Source {
-    /// Looks at `device`, and has the kernel check it where a hash tree follows its file system: then there is a device
-    /// of the device mapper called `name`, for [`close`] to take away. `pin` is the root digest it must have.
+/// What is on a device, and whether its blocks can be checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    device: PathBuf,
+    filesystem: Filesystem,
+    tree: Option<Tree>,
+}
+
+impl Found {
+    /// Looks at `device`.
     ///
     /// # Errors
-    /// [`MountError::Verity`] where the tree is not the pinned one, cannot be used, or the kernel cannot check it;
-    /// [`MountError::Invalid`] where it is to be written to, which no tree allows, or holds no file system; the
-    /// system's. Nothing is left after an error.
-    pub fn open(device: &Path, name: &str, read_only: bool, pin: Option<&Digest>) -> Result<Self> {
+    /// [`MountError::Verity`] where its hash tree cannot be used; [`MountError::Invalid`] where it holds no file system;
+    /// the system's.
+    pub fn look(device: &Path) -> Result<Self> {
         let filesystem = Filesystem::detect(device)?;
-        let tree = Tree::find(device, &filesystem)?;
+        Ok(Self {
+            device: device.to_owned(),
+            filesystem,
+            tree: Tree::find(device, &filesystem)?,
+        })
+    }
+
+    /// Its file system.
+    #[must_use]
+    pub fn filesystem(&self) -> Filesystem {
+        self.filesystem
+    }
+
+    /// Whether a hash tree follows the file system.
+    #[must_use]
+    pub fn has_tree(&self) -> bool {
+        self.tree.is_some()
+    }
+}
+
+impl Source {
+    /// Has the kernel check what was found, where a hash tree follows its file system: then there is a device of the device
+    /// mapper called `name`, for [`close`] to take away. `pin` is the root digest it must have.
+    ///
+    /// # Errors
+    /// [`MountError::Verity`] where the tree is not the pinned one, or the kernel cannot check it; [`MountError::Invalid`]
+    /// where it is to be written to, which no tree allows; the system's. Nothing is left after an error.
+    pub fn open(found: Found, name: &str, read_only: bool, pin: Option<&Digest>) -> Result<Self> {
+        let Found {
+            device,
+            filesystem,
+            tree,
+        } = found;
         let refused = |problem: String| MountError::Verity {
             device: device.display().to_string(),
             problem,
@@ -55,11 +93,11 @@ impl Source {
             _ => {}
         }
         let checked = match tree {
-            Some(tree) => Some((mapper::open(name, device, &tree)?, tree.root)),
+            Some(tree) => Some((mapper::open(name, &device, &tree)?, tree.root)),
             None => None,
         };
         Ok(Self {
-            device: device.to_owned(),
+            device,
             filesystem,
             checked,
         })

@@ -68,7 +68,7 @@ impl Store {
                 .get(&reference.to_string())
                 .or_else(|| pinned(references, &reference))
         {
-            return self.load(entry);
+            return self.load(references, entry);
         }
         let digits = name.strip_prefix("sha256:").unwrap_or(name);
         let is_prefix =
@@ -88,7 +88,7 @@ impl Store {
             }
         }
         match (image, found.len()) {
-            (Some(entry), 1) => self.load(entry),
+            (Some(entry), 1) => self.load(references, entry),
             (Some(_), _) => Err(StoreError::Ambiguous(name.to_owned())),
             (None, _) => Err(StoreError::NotFound(name.to_owned())),
         }
@@ -118,9 +118,12 @@ impl Store {
 
     /// What a name from the list stands for, and since when; nothing if somebody has taken it away meanwhile.
     pub(crate) fn named(&self, name: &str) -> Result<Option<(u64, Image)>, StoreError> {
-        settled(|| match self.references()?.get(name) {
-            Some(entry) => Ok(Some((entry.since, self.load(entry)?))),
-            None => Ok(None),
+        settled(|| {
+            let references = self.references()?;
+            match references.get(name) {
+                Some(entry) => Ok(Some((entry.since, self.load(&references, entry)?))),
+                None => Ok(None),
+            }
         })
     }
 
@@ -139,7 +142,7 @@ impl Store {
         Documents::of(&name, bytes, &parsed, config)
     }
 
-    pub(crate) fn load(&self, entry: &Entry) -> Result<Image, StoreError> {
+    pub(crate) fn load(&self, references: &References, entry: &Entry) -> Result<Image, StoreError> {
         let manifest_digest = entry.manifest()?;
         let documents = self.documents(&manifest_digest)?;
         let mut seen = BTreeSet::new();
@@ -160,12 +163,11 @@ impl Store {
             layers.push(stored);
         }
         layers.reverse();
-        let names = self.references()?;
         let same = |(name, other): (&String, &Entry)| {
             (other.manifest().ok() == Some(manifest_digest)).then(|| name.clone())
         };
         Ok(Image {
-            names: names.iter().filter_map(same).collect(),
+            names: references.iter().filter_map(same).collect(),
             manifest_digest,
             id: documents.config_digest,
             config: documents.configuration,

@@ -91,7 +91,7 @@ impl Store {
         let manifest = self.write_blob(&documents.manifest)?;
         let entry = Entry::new(manifest, variant);
         self.change_references(|references| references.insert(name.to_string(), entry.clone()))?;
-        self.load(&entry)
+        self.load(&self.references()?, &entry)
     }
 }
 
@@ -188,17 +188,14 @@ impl Ingest<'_> {
             .create_new(true)
             .open(path)
             .at("make", path)?;
+        let (told, tell) = std::sync::mpsc::channel();
         let counted = Counted {
             source: self.source.open(number, layer).map_err(read)?,
             left: layer.digest.map(|_| layer.bytes),
-            pending: 0,
+            told,
         };
-        let (told, tell) = std::sync::mpsc::channel();
         let input = Input::new(
-            Telling {
-                source: counted,
-                told,
-            },
+            counted,
             InputOptions {
                 compressed_digest: layer.digest.is_some(),
                 archive_digest: true,
@@ -233,18 +230,16 @@ impl Ingest<'_> {
             ignored_xattrs: made.ignored_xattrs,
             archive_bytes: digests.archive_bytes,
             file_bytes: made.file_bytes,
-            verity_root: made
-                .verity_root
-                .map(|root| root.iter().map(|byte| format!("{byte:02x}")).collect()),
+            verity_root: made.verity_root.map(|root| root.hex()),
         })
     }
 }
 
-/// A source that may not be longer than was said.
+/// A source that may not be longer than was said, and says from the reading thread how much was read.
 struct Counted {
     source: Box<dyn Read + Send>,
     left: Option<u64>,
-    pending: u64,
+    told: std::sync::mpsc::Sender<u64>,
 }
 
 impl Read for Counted {
@@ -255,22 +250,8 @@ impl Read for Counted {
                 .checked_sub(length as u64)
                 .ok_or_else(|| io::Error::other("it is longer than its manifest says"))?;
         }
-        self.pending = length as u64;
-        Ok(length)
-    }
-}
-
-/// Says from the reading thread how much was read.
-struct Telling {
-    source: Counted,
-    told: std::sync::mpsc::Sender<u64>,
-}
-
-impl Read for Telling {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(bytes)?;
         // Nobody listens any more: the layer has failed, and this thread is about to end.
-        let _ = self.told.send(self.source.pending);
+        let _ = self.told.send(length as u64);
         Ok(length)
     }
 }

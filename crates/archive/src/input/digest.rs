@@ -24,6 +24,11 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
+    /// The digest that a hash tree or other document has as bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Its 64 hexadecimal digits.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -20,7 +20,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use self::chunks::{Chunk, Pool, Receiver};
+use self::chunks::{Pool, Stream};
 pub use self::digest::{BadDigest, Digest};
 use crate::Limits;
 
@@ -71,10 +71,7 @@ pub struct Digests {
 #[derive(Debug)]
 pub struct Input {
     compression: Compression,
-    chunks: Receiver,
-    pool: Pool,
-    current: Chunk,
-    used: usize,
+    stream: Stream,
     handed_out: u64,
     limit: u64,
     source: JoinHandle<stages::Counted>,
@@ -89,12 +86,10 @@ impl Input {
     pub fn new(source: impl Read + Send + 'static, options: InputOptions) -> io::Result<Self> {
         let pool = Pool::default();
         let mut source = source;
-        let first = stages::first_chunk(&mut source, &pool)?;
+        let first = pool.fill(&mut source)?;
         let compression = stages::compression_of(&first)?;
         let (mut chunks, source) = stages::read(source, first, pool.clone(), options.compressed_digest)?;
-        if compression != Compression::None {
-            chunks = stages::decompress(chunks, compression, pool.clone())?;
-        }
+        chunks = stages::decompress(chunks, compression, pool.clone())?;
         let mut digest = None;
         if options.archive_digest {
             let (digested, handle) = stages::digest(chunks)?;
@@ -103,10 +98,7 @@ impl Input {
         }
         Ok(Self {
             compression,
-            chunks,
-            pool,
-            current: Chunk::default(),
-            used: 0,
+            stream: Stream::new(chunks, pool),
             handed_out: 0,
             limit: Limits::default().archive_bytes,
             source,
@@ -140,7 +132,7 @@ impl Input {
         }
         let archive_bytes = self.handed_out;
         // The queue's end: the stages before it have ended too, or are about to.
-        drop(self.chunks);
+        drop(self.stream);
         let source = joined(self.source)?;
         let archive = self.digest.map(joined).transpose()?;
         Ok(Digests {
@@ -154,15 +146,9 @@ impl Input {
 
 impl BufRead for Input {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.used == self.current.len() {
-            match self.chunks.next() {
-                Some(chunk) => {
-                    let empty = std::mem::replace(&mut self.current, chunk?);
-                    self.pool.give_back(empty);
-                    self.used = 0;
-                }
-                None => return Ok(&[]),
-            }
+        let there = self.stream.fill_buf()?;
+        if there.is_empty() {
+            return Ok(there);
         }
         if self.handed_out >= self.limit {
             return Err(io::Error::other(format!(
@@ -171,13 +157,11 @@ impl BufRead for Input {
             )));
         }
         let left = usize::try_from(self.limit - self.handed_out).unwrap_or(usize::MAX);
-        let there = &self.current[self.used..];
         Ok(&there[..there.len().min(left)])
     }
 
     fn consume(&mut self, length: usize) {
-        let length = length.min(self.current.len() - self.used);
-        self.used += length;
+        self.stream.consume(length);
         self.handed_out += length as u64;
     }
 }

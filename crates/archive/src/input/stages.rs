@@ -54,11 +54,6 @@ impl Meter {
     }
 }
 
-/// The first chunk, which says how all is compressed.
-pub(super) fn first_chunk(source: &mut impl Read, pool: &Pool) -> io::Result<Chunk> {
-    pool.fill(source)
-}
-
 /// How a stream with these first bytes is compressed.
 pub(super) fn compression_of(first: &[u8]) -> io::Result<Compression> {
     let unsupported = |name| {
@@ -115,8 +110,11 @@ pub(super) fn read(
     Ok((receiver, handle))
 }
 
-/// Decompresses. What is after the last member is an error, and so is less than a whole one.
+/// Decompresses what is compressed. What is after the last member is an error, and so is less than a whole one.
 pub(super) fn decompress(chunks: Receiver, compression: Compression, pool: Pool) -> io::Result<Receiver> {
+    if compression == Compression::None {
+        return Ok(chunks);
+    }
     let (sender, receiver) = queue();
     let work = move || {
         let stream = Stream::new(chunks, pool.clone());
@@ -128,7 +126,7 @@ pub(super) fn decompress(chunks: Receiver, compression: Compression, pool: Pool)
                     sender.send(Err(error));
                 }
             },
-            Compression::None => pump(stream, &sender, &pool),
+            Compression::None => {}
         }
     };
     thread::Builder::new()

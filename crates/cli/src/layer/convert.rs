@@ -45,7 +45,7 @@ pub(super) fn execute(args: &ConvertArgs) -> Result<()> {
             layer.ignored_xattrs
         );
     }
-    let root = layer.verity_root.map(|root| hex(&root));
+    let root = layer.verity_root.map(|root| root.hex());
     if args.json {
         println!(
             "{}",
@@ -114,8 +114,4 @@ fn container_of(layer: &Path) -> Container {
         Some("raw" | "img") => Container::Raw,
         _ => Container::Vhd,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -203,3 +203,21 @@ pub(crate) fn output_of(run: &Output, status: i32) -> String {
     );
     stdout
 }
+
+/// Copies programs of this host, and the libraries they need, to where they are below `dir`.
+pub(crate) fn copy_programs(dir: &Path, programs: &[&str]) {
+    let copy = |path: &str| {
+        let to = dir.join(path.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(path, to).unwrap();
+    };
+    for program in programs {
+        copy(program);
+        let needed = succeed(Command::new("ldd").arg(program)).stdout;
+        for word in String::from_utf8(needed).unwrap().split_whitespace() {
+            if word.starts_with('/') {
+                copy(word);
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::bundle::{output_of, succeed};
+use crate::bundle::{copy_programs, output_of, succeed};
 
 /// Programs in the base layer.
 const PROGRAMS: [&str; 5] = ["/bin/sh", "/bin/cat", "/bin/sleep", "/bin/stty", "/bin/mount"];
@@ -240,20 +240,7 @@ fn base_layer() -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("local-base-{}", std::process::id()));
     static MADE: std::sync::Once = std::sync::Once::new();
     MADE.call_once(|| {
-        let copy = |path: &str| {
-            let to = dir.join(path.trim_start_matches('/'));
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(path, to).unwrap();
-        };
-        for program in PROGRAMS {
-            copy(program);
-            let needed = succeed(Command::new("ldd").arg(program)).stdout;
-            for word in String::from_utf8(needed).unwrap().split_whitespace() {
-                if word.starts_with('/') {
-                    copy(word);
-                }
-            }
-        }
+        copy_programs(&dir, &PROGRAMS);
         for name in ["dev", "proc"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::bundle::succeed;
+use crate::bundle::{copy_programs, required, succeed};
 
 /// Programs of the image.
 const PROGRAMS: [&str; 6] = [
@@ -29,16 +29,39 @@ const PROGRAMS: [&str; 6] = [
 /// The image's name.
 pub(crate) const IMAGE: &str = "shell:1";
 
+/// Where the image is run.
+#[derive(Clone, Copy)]
+enum Place {
+    Vm,
+    Host,
+}
+
 /// A store with [`IMAGE`] in it, and the records of who owns what beside it.
 pub(crate) struct Picture {
     dir: tempfile::TempDir,
+    place: Place,
 }
 
 impl Picture {
+    /// An image that is run in VMs.
+    pub(crate) fn in_vm(config: Value) -> Self {
+        Self::new(config, Place::Vm)
+    }
+
+    /// An image that is run on this host.
+    pub(crate) fn on_host(config: Value) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "process isolation needs root: run the process ring as root"
+        );
+        Self::new(config, Place::Host)
+    }
+
     /// With this configuration besides the usual one: a shell that runs `CMD` of the image, or of the user.
-    pub(crate) fn new(config: Value) -> Self {
+    fn new(config: Value, place: Place) -> Self {
         let picture = Self {
             dir: tempfile::tempdir().unwrap(),
+            place,
         };
         let base = picture.path("base");
         fill(&base);
@@ -140,7 +163,26 @@ impl Picture {
             .arg(self.store())
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
+        match self.place {
+            Place::Vm => command.arg("--boot-dir").arg(required("COFFERDAM_BOOT_DIR")),
+            Place::Host => command.arg("--no-vm"),
+        };
         command
+    }
+
+    /// Runs it with these words, options and image, to its end, and sees that nothing is left of it.
+    #[track_caller]
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        let output = self.command().args(words).output().unwrap();
+        assert_eq!(self.left(), Vec::<String>::new());
+        output
+    }
+
+    /// The same for a script of the shell.
+    #[track_caller]
+    pub(crate) fn script(&self, options: &[&str], script: &str) -> Output {
+        let words = [options, &[IMAGE, "/bin/sh", "-c", script]].concat();
+        self.run(&words)
     }
 
     /// The command that clears up after owners that are gone.
@@ -173,6 +215,11 @@ impl Picture {
     }
 }
 
+/// What was written to standard error.
+pub(crate) fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 impl Drop for Picture {
     /// A test that failed half way must not leave its mounts to the removal of its directory.
     fn drop(&mut self) {
@@ -184,20 +231,7 @@ impl Drop for Picture {
 
 /// A root filesystem with the host's shell, a few programs, the libraries they need, and two users.
 fn fill(dir: &Path) {
-    let copy = |path: &str| {
-        let to = dir.join(path.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(path, to).unwrap();
-    };
-    for program in PROGRAMS {
-        copy(program);
-        let needed = succeed(Command::new("ldd").arg(program)).stdout;
-        for word in String::from_utf8(needed).unwrap().split_whitespace() {
-            if word.starts_with('/') {
-                copy(word);
-            }
-        }
-    }
+    copy_programs(dir, &PROGRAMS);
     for name in ["dev", "proc", "sys", "etc", "tmp"] {
         fs::create_dir_all(dir.join(name)).unwrap();
     }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use cofferdam_mounting::{
-    filesystem::Filesystem,
-    layer::Source,
+    layer::{Found, Source},
     mapper, mountinfo,
-    verity::{Digest, Tree},
+    verity::Digest,
 };
 use cofferdam_protocol::settings::VerityInfo;
 
@@ -40,12 +39,12 @@ pub(crate) fn pin(info: Option<&VerityInfo>) -> Result<Option<Digest>> {
 
 /// Opens a device for mounting ([`Source::open`]), once the kernel has what that takes.
 pub(crate) fn open(device: &Path, name: &str, read_only: bool, pin: Option<&Digest>) -> Result<Source> {
-    let found = Filesystem::detect(device)?;
-    modules::provide(found.name);
-    if Tree::find(device, &found)?.is_some() {
+    let found = Found::look(device)?;
+    modules::provide(found.filesystem().name);
+    if found.has_tree() {
         modules::provide("dm_verity");
     }
-    Ok(Source::open(device, name, read_only, pin)?)
+    Ok(Source::open(found, name, read_only, pin)?)
 }
 
 /// A device that checks blocks, and that nothing is mounted from: a removal that failed half way left it.

@@ -53,13 +53,11 @@ pub(super) enum Data {
 pub(super) struct Plan {
     attributes: u64,
     data: Data,
-    /// Directories in it.
-    pub(super) subdirectories: u32,
 }
 
 impl Plan {
     /// An error if the attributes are too many.
-    pub(super) fn new(attributes: &[Attribute], data: Data, subdirectories: u32) -> Result<Self, LayerError> {
+    pub(super) fn new(attributes: &[Attribute], data: Data) -> Result<Self, LayerError> {
         let entries: u64 = attributes.iter().map(attribute_bytes).sum();
         let bytes = if attributes.is_empty() {
             0
@@ -76,7 +74,6 @@ impl Plan {
         Ok(Self {
             attributes: bytes,
             data,
-            subdirectories,
         })
     }
 
@@ -88,14 +85,6 @@ impl Plan {
     /// Whether the data is behind the inode. A file without data has nowhere else to have it.
     pub(super) fn is_inline(&self) -> bool {
         matches!(self.data, Data::Tail(bytes) if bytes > 0 && self.head() + bytes <= BLOCK)
-    }
-
-    /// Bytes of a directory or a link's target.
-    pub(super) fn data_bytes(&self) -> u64 {
-        match self.data {
-            Data::Tail(bytes) => bytes,
-            _ => 0,
-        }
     }
 
     /// All its bytes in the metadata.

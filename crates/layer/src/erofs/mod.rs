@@ -22,7 +22,7 @@ use crate::{
     space::{BLOCK, Bounds, Space},
     tree::{
         Flags, Inode, ROOT, Tree,
-        node::{S_IFLNK, S_IFREG},
+        node::{S_IFDIR, S_IFLNK, S_IFREG},
     },
     xattr,
 };
@@ -88,35 +88,33 @@ fn place(tree: &mut Tree) -> Result<u64, LayerError> {
             continue;
         }
         count += 1;
-        let plan = plan(tree, record, &inode).map_err(|error| tree.named(record, error))?;
+        if inode.is_dir() {
+            let listing = Listing::of(tree, record).map_err(|error| tree.named(record, error))?;
+            inode.size = listing.bytes();
+            inode.links = 2 + listing.subdirectories();
+        }
+        let plan = plan(tree, &inode).map_err(|error| tree.named(record, error))?;
         let start = plan.start_after(next);
         set_slot(&mut inode, start / SLOT)?;
         next = start + plan.bytes();
-        if inode.is_dir() {
-            inode.links = 2 + plan.subdirectories;
-        }
         tree.inodes.set(record, &inode)?;
     }
     Ok(count)
 }
 
-/// What an inode takes.
-fn plan(tree: &mut Tree, record: u32, inode: &Inode) -> Result<Plan, LayerError> {
+/// What an inode takes; a directory's size is known.
+fn plan(tree: &mut Tree, inode: &Inode) -> Result<Plan, LayerError> {
     let attributes = xattr::list(tree, inode)?;
-    let (data, subdirectories) = match inode.kind() {
+    let data = match inode.kind() {
         S_IFREG if inode.flags.has(Flags::MAPPED) => {
             let unit = sparse_unit(inode.size);
             let chunks = inode.size.div_ceil(unit * BLOCK);
-            (Data::Chunks { chunks, unit }, 0)
+            Data::Chunks { chunks, unit }
         }
-        S_IFLNK => (Data::Tail(inode.size), 0),
-        _ if inode.is_dir() => {
-            let listing = Listing::of(tree, record)?;
-            (Data::Tail(listing.bytes()), listing.subdirectories())
-        }
-        _ => (Data::Elsewhere, 0),
+        S_IFLNK | S_IFDIR => Data::Tail(inode.size),
+        _ => Data::Elsewhere,
     };
-    Plan::new(&attributes, data, subdirectories)
+    Plan::new(&attributes, data)
 }
 
 /// Writes what does not fit behind its inode; gives the metadata's first block. A directory or link then has its blocks
@@ -127,10 +125,7 @@ fn write_blocks(tree: &mut Tree, space: &mut Space<'_>) -> Result<u64, LayerErro
         if inode.links == 0 || !(inode.is_dir() || inode.kind() == S_IFLNK) {
             continue;
         }
-        let plan = plan(tree, record, &inode)?;
-        if inode.is_dir() {
-            inode.size = plan.data_bytes();
-        }
+        let plan = plan(tree, &inode)?;
         if !plan.is_inline() {
             let at = if inode.is_dir() {
                 let mut listing = Listing::of(tree, record)?;
@@ -161,7 +156,7 @@ fn write_inodes(tree: &mut Tree, space: &mut Space<'_>, meta: u64) -> Result<(),
         serial += 1;
         let start = u64::from(inode.number) * SLOT;
         piece.resize((start - written) as usize, 0);
-        let plan = plan(tree, record, &inode)?;
+        let plan = plan(tree, &inode)?;
         let attributes = xattr::list(tree, &inode)?;
         inode::head(&mut piece, &inode, &plan, serial).map_err(|error| tree.named(record, error))?;
         inode::attributes(&mut piece, &attributes);

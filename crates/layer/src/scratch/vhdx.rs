@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt};
 
-use super::{Ids, Piece, checksum::crc32c};
+use cofferdam_image::crc32c::checksum_without;
+
+use super::{Ids, Piece};
 
 const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
@@ -120,7 +122,7 @@ fn region_table(table_bytes: u64) -> Vec<u8> {
 
 /// The checksum is at byte 4, and counts as zero.
 fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
-    let sum = crc32c(&bytes);
+    let sum = checksum_without(&bytes, 4);
     bytes[4..8].copy_from_slice(&sum.to_le_bytes());
     bytes
 }

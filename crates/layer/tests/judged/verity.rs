@@ -24,12 +24,7 @@ fn veritysetup_agrees_with_every_tree_and_with_no_change() {
             options.verity = true;
             let layer = make(&archive, &path, options).unwrap();
             check(&path, filesystem);
-            let root: String = layer
-                .verity_root
-                .unwrap()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let root = layer.verity_root.unwrap().hex();
             let offset = layer.filesystem_bytes.to_string();
             let verify = || {
                 let mut verify = Command::new("veritysetup");

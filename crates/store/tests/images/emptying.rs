@@ -25,6 +25,12 @@ fn two_above_one(scene: &Scene) -> (Image, Image) {
     (take("one"), take("two"))
 }
 
+/// Writes something else where an image's manifest is.
+fn spoil_manifest(scene: &Scene, image: &Image) {
+    let blobs = scene.store.root().join("blobs/sha256");
+    fs::write(blobs.join(image.manifest_digest.hex()), b"{}").unwrap();
+}
+
 #[test]
 fn removing_an_image_frees_what_only_it_used() {
     let scene = Scene::new();
@@ -125,12 +131,7 @@ fn what_was_thrown_away_cannot_be_taken_into_use() {
 fn nothing_is_thrown_away_when_it_is_unknown_what_is_needed() {
     let scene = Scene::new();
     let (one, _) = two_above_one(&scene);
-    let manifest = scene
-        .store
-        .root()
-        .join("blobs/sha256")
-        .join(one.manifest_digest.hex());
-    fs::write(&manifest, b"{}").unwrap();
+    spoil_manifest(&scene, &one);
     let error = scene.store.collect().unwrap_err().to_string();
     assert!(error.contains(&one.manifest_digest.hex()), "{error}");
     assert_eq!(layer_folders(&scene), 3);
@@ -171,12 +172,7 @@ fn a_broken_image_is_mended_by_taking_it_in_again() {
 fn an_image_that_is_broken_can_be_removed() {
     let scene = Scene::new();
     let (one, _) = two_above_one(&scene);
-    let manifest = scene
-        .store
-        .root()
-        .join("blobs/sha256")
-        .join(one.manifest_digest.hex());
-    fs::write(&manifest, b"{}").unwrap();
+    spoil_manifest(&scene, &one);
     scene.store.remove("one").unwrap();
     scene.assert_whole(&["two:latest"]);
     assert_eq!(layer_folders(&scene), 2);
