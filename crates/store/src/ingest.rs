@@ -201,7 +201,8 @@ impl Ingest<'_> {
                 archive_digest: true,
             },
         )
-        .map_err(read)?;
+        .map_err(read)?
+        .limited(self.store.limits().archive_bytes);
         let mut archive = Archive::new(
             Watched {
                 input,

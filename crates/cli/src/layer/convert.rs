@@ -23,7 +23,8 @@ pub(super) fn execute(args: &ConvertArgs) -> Result<()> {
     let (source, length) = open(&args.archive)?;
     let bar = Bar::bytes(length, args.quiet || args.json, "converting");
     let input = Input::new(bar.reading(source), InputOptions::default())
-        .with_context(|| format!("reading {}", args.archive.display()))?;
+        .with_context(|| format!("reading {}", args.archive.display()))?
+        .limited(args.max_size);
     let options = Options {
         filesystem: match args.format {
             LayerFormat::Ext4 => Filesystem::Ext4,
