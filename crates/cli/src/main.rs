@@ -1,7 +1,6 @@
 //! The `cofferdam` command: runs containers in utility VMs and shows what they would take.
 
 mod args;
-mod boot_files;
 mod exit;
 mod fsck;
 mod image;

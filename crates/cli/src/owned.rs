@@ -1,8 +1,8 @@
-//! This process as a VM's owner: its record on disk, and its answers to those who ask.
+//! This process as a VM's owner: its answers to those who ask.
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,7 +15,6 @@ use cofferdam_ledger::{
     request::{GuestRequest, HostRequest, ShareId},
 };
 use cofferdam_owner::{
-    Claim, Isolation, ProcessId, Record, Root,
     audit::{Difference, GuestMount, Problem, Thing, compare},
     control::{self, Answers, Question},
 };
@@ -23,75 +22,10 @@ use cofferdam_vm::{Guest, UtilityVm};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{mount::Listed, plan::check_image};
+use crate::mount::Listed;
 
 /// Between two looks at a VM in which something seemed to be wrong: a step may just have been under way.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
-
-/// The record of this process as somebody's owner, from before anything is taken until nothing is left.
-pub(crate) struct Owned {
-    claim: Claim,
-    record: Record,
-}
-
-impl Owned {
-    /// Takes a name.
-    pub(crate) fn claim(root: &Root, id: &str, bundle: &Path, isolation: Isolation) -> Result<Self> {
-        let record = Record {
-            id: id.to_owned(),
-            owner: ProcessId::own().context("looking this process up in /proc")?,
-            isolation,
-            bundle: bundle.to_owned(),
-            hypervisor: None,
-            directories: Vec::new(),
-        };
-        let claim = root.claim(&record)?;
-        Ok(Self { claim, record })
-    }
-
-    /// For whoever performs steps.
-    pub(crate) fn journal(&self) -> cofferdam_journal::Journal {
-        self.claim.journal()
-    }
-
-    /// Its directory.
-    pub(crate) fn dir(&self) -> &Path {
-        self.claim.dir()
-    }
-
-    /// Notes a directory outside of the record's own.
-    pub(crate) fn note_directory(&mut self, dir: PathBuf) -> Result<()> {
-        self.record.directories.push(dir);
-        Ok(self.claim.note(&self.record)?)
-    }
-
-    /// Notes the hypervisor's process.
-    pub(crate) fn note_hypervisor(&mut self, pid: Option<u32>) -> Result<()> {
-        self.record.hypervisor = pid.and_then(|pid| ProcessId::of(pid).ok());
-        Ok(self.claim.note(&self.record)?)
-    }
-
-    /// Ends the record. It stays, with the reason, where something was left that only a later repair can free.
-    pub(crate) fn close(self) -> Result<()> {
-        let path = self.claim.journal().path().to_owned();
-        let replay = cofferdam_journal::Replay::read(&path)
-            .with_context(|| format!("reading the journal {}", path.display()))?;
-        let left: Vec<_> = replay
-            .managed
-            .iter()
-            .filter(|file| file.path.exists())
-            .map(|file| format!("auto-managed disk {}", file.path.display()))
-            .collect();
-        if left.is_empty() {
-            return Ok(self.claim.close()?);
-        }
-        anyhow::bail!(
-            "{} is left behind; `cofferdam fsck --repair {}` frees it",
-            left.join(", "),
-            self.record.id
-        )
-    }
-}
 
 /// Answers for a VM until dropped.
 pub(crate) fn serve(dir: &Path, owner: Arc<dyn Answers>) -> Result<ServerTask> {
@@ -172,7 +106,9 @@ impl VmOwner {
         let container = self.container()?;
         let mount: cofferdam_plan::Mount = serde_json::from_value(entry).context("the mount")?;
         // Sources are absolute: whoever asks has another working directory.
-        let plan = container.mounts.plan(&mount, Path::new("/"), &check_image)?;
+        let plan = container
+            .mounts
+            .plan(&mount, Path::new("/"), &cofferdam_image::check)?;
         Ok(container.mounts.add(&container.id, &plan).await?.into())
     }
 

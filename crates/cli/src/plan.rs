@@ -32,14 +32,6 @@ pub(crate) fn planned(
     plan(request, &facts)
 }
 
-/// What speaks against an image, told from its own bytes.
-pub(crate) fn check_image(path: &Path) -> Result<(), String> {
-    match cofferdam_image::probe(path) {
-        Ok(facts) => facts.problem.map_or(Ok(()), Err),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 /// Runs the command.
 pub(crate) fn execute(args: &PlanArgs) -> Exit {
     if args.image.is_none() && args.run.says_something() {
@@ -132,7 +124,7 @@ fn plan_at(file: &Path, container_root: &str, process_isolation: bool) -> Result
         container_root,
         process_isolation,
     };
-    planned(request, &check_image).map_err(|error| RefusalDocument::from(&error))
+    planned(request, &cofferdam_image::check).map_err(|error| RefusalDocument::from(&error))
 }
 
 fn limits(args: &PlanArgs) -> Limits {

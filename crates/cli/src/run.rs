@@ -2,25 +2,21 @@
 //!
 //! Everything that was taken is given back on every way out; what could not be is said, and makes the command fail.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
 use cofferdam_container::{Allocation, Created, RunError, Running, Stdio, delete_state, left_behind};
-use cofferdam_owner::{Isolation, Root};
+use cofferdam_owner::{Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
-use cofferdam_qemu::{QemuBackend, QemuConfig};
+use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
 
 use crate::{
     args::{self, RunArgs, VmArgs},
-    boot_files,
     exit::Exit,
-    owned::{self, Owned, ServerTask, VmOwner},
-    plan::{check_image, planned},
+    owned::{self, ServerTask, VmOwner},
+    plan::planned,
     run_image::Subject,
     signals::{Event, Signals},
     terminal::{self, RawTerminal},
@@ -35,6 +31,12 @@ enum Stopped {
     NotStarted(RunError),
     /// The user asked to end before there was a container.
     Interrupted(i32),
+}
+
+impl From<OwnerError> for Stopped {
+    fn from(error: OwnerError) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 impl From<anyhow::Error> for Stopped {
@@ -71,7 +73,8 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     let mut config = config(&args.vm)?;
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
-    config.runtime_dir = sockets_below(owned.dir(), args.vm.keep_on_failure);
+    // Not where it is to outlive its owner.
+    config.runtime_dir = owned.place_for_sockets().filter(|_| !args.vm.keep_on_failure);
     let made = match early {
         Some(spec) => Ok(spec),
         None => subject.make(&mut owned).and_then(|()| checked()),
@@ -89,7 +92,7 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
         Err(error) => Err(Stopped::Failed(error)),
     };
     // A record that stays leads whoever repairs to what could not be removed.
-    let closed = subject.remove().and_then(|()| owned.close());
+    let closed = subject.remove().and_then(|()| Ok(owned.close()?));
     match (ended, closed) {
         (Err(Stopped::Failed(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
@@ -106,15 +109,6 @@ struct Wanted<'a> {
     bundle: &'a Path,
     /// Whether it reads our standard input.
     interactive: bool,
-}
-
-/// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
-const MAX_OWNER_PATH: usize = 80;
-
-/// Where the VM's own directory is made: in its owner's, so that it is found there from the moment it is made. Not where
-/// it is to outlive its owner, nor where a name is too long for a socket; then it is noted once it is made.
-fn sockets_below(owner: &Path, kept: bool) -> Option<PathBuf> {
-    (!kept && owner.as_os_str().len() <= MAX_OWNER_PATH).then(|| owner.to_owned())
 }
 
 /// From a record that names us to a VM that is gone.
@@ -177,7 +171,10 @@ fn answering(
 }
 
 fn config(args: &VmArgs) -> Result<QemuConfig> {
-    let boot = boot_files::find(args)?;
+    let boot = match (&args.kernel, &args.initramfs) {
+        (Some(kernel), Some(initramfs)) => BootFiles::named(kernel, initramfs)?,
+        _ => BootFiles::find(args.boot_dir.as_deref())?,
+    };
     let mut config = QemuConfig::new(boot.kernel, boot.initramfs);
     config.program = args.qemu.clone().into();
     config.memory_bytes = args.memory;
@@ -199,7 +196,7 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
         container_root,
         process_isolation: false,
     };
-    planned(request, &check_image).map_err(told)
+    planned(request, &cofferdam_image::check).map_err(told)
 }
 
 /// Everything between a VM that answers and a VM that holds nothing.
@@ -336,18 +333,5 @@ async fn keep(args: &RunArgs, backend: &QemuBackend, signals: &mut Signals) {
     tokio::select! {
         _ = signals.interrupted() => {}
         exit = backend.exited() => eprintln!("cofferdam: the utility VM ended: {exit}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vms_directory_is_its_owners_unless_it_is_kept_or_too_long_for_a_socket() {
-        let (short, long) = (Path::new("/run/cofferdam/web"), PathBuf::from("/r".repeat(41)));
-        assert_eq!(sockets_below(short, false), Some(short.to_owned()));
-        assert_eq!(sockets_below(short, true), None);
-        assert_eq!(sockets_below(&long, false), None);
     }
 }

@@ -15,7 +15,7 @@ use cofferdam_backend::Backend;
 use cofferdam_container::Allocation;
 use cofferdam_host::{LocalContainer, LocalHost, OciRuntime, Owner};
 use cofferdam_ledger::Ledger;
-use cofferdam_owner::{Isolation, Root};
+use cofferdam_owner::{Isolation, Owned, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
 use cofferdam_vm::Driver;
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
@@ -24,8 +24,7 @@ use tokio::process::{Child, Command};
 use crate::{
     args::RunArgs,
     exit::Exit,
-    owned::Owned,
-    plan::{check_image, planned},
+    plan::planned,
     run::told,
     run_image::Subject,
     signals::{Event, Signals},
@@ -110,7 +109,7 @@ fn local_plan(spec: &Spec, bundle: &Path) -> Result<Plan> {
         container_root: "/run/gcs/c/1",
         process_isolation: true,
     };
-    planned(request, &check_image).map_err(told)
+    planned(request, &cofferdam_image::check).map_err(told)
 }
 
 /// Such mounts are left for the runtime (rule M10), whose own message may not say why it refuses them.
@@ -218,7 +217,7 @@ impl Local {
         }
         self.host.owner().tidy().map_err(told)?;
         subject.remove()?;
-        self.owned.close()
+        Ok(self.owned.close()?)
     }
 }
 

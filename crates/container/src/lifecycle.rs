@@ -4,13 +4,14 @@ use std::{path::Path, sync::Arc};
 
 use cofferdam_backend::BackendError;
 use cofferdam_bridge::{Bridge, BridgeError, CloseReason, ContainerExit};
-use cofferdam_protocol::message::{
-    ContainerConfig, ProcessParameters, SchemaVersion, VsockStdioRelaySettings,
-};
-use cofferdam_vm::{StdioPort, UtilityVm};
+use cofferdam_protocol::message::{ContainerConfig, SchemaVersion};
+use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 
-use crate::stdio::{Relays, Stdio};
+use crate::{
+    stdio::{Relays, Stdio},
+    streams::Streams,
+};
 
 /// Why a container could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -115,62 +116,21 @@ impl Created {
     /// # Errors
     /// [`RunError::Start`] where the program cannot be run, and those of the streams.
     pub async fn start(self, stdio: Stdio, size: Option<(u16, u16)>) -> Result<Running, RunError> {
-        let stdin = self.open("stdin", stdio.stdin).await?;
-        let stdout = self.open("stdout", stdio.stdout).await?;
-        let stderr = self
-            .open("stderr", stdio.stderr.filter(|_| !self.terminal))
-            .await?;
-        let parameters = ProcessParameters {
-            emulate_console: self.terminal,
-            create_std_in_pipe: stdin.is_some(),
-            create_std_out_pipe: stdout.is_some(),
-            create_std_err_pipe: stderr.is_some(),
-            console_size: size.map(|(rows, columns)| [rows, columns]),
-            ..ProcessParameters::default()
-        };
-        let ports = VsockStdioRelaySettings {
-            std_in: stdin.as_ref().map(|(port, _)| port.port()),
-            std_out: stdout.as_ref().map(|(port, _)| port.port()),
-            std_err: stderr.as_ref().map(|(port, _)| port.port()),
-        };
+        let streams = Streams::open(&self.vm, stdio, self.terminal).await?;
+        let parameters = streams.parameters(size);
         let bridge = self.vm.bridge();
         bridge.start(&self.id).await.map_err(RunError::Start)?;
-        // The guest has dialled every stream by the time it answers, so the order of accepting is free.
         let process = bridge
-            .execute_process(&self.id, parameters, ports)
+            .execute_process(&self.id, parameters, streams.ports())
             .await
             .map_err(RunError::Start)?;
-        let mut relays = Relays::new();
-        if let Some((port, reader)) = stdin {
-            relays.feed(reader, connected("stdin", port).await?);
-        }
-        if let Some((port, writer)) = stdout {
-            relays.drain("stdout", connected("stdout", port).await?, writer);
-        }
-        if let Some((port, writer)) = stderr {
-            relays.drain("stderr", connected("stderr", port).await?, writer);
-        }
         Ok(Running {
+            relays: streams.connect().await?,
             vm: self.vm,
             id: self.id,
             exit: self.exit,
             process,
-            relays,
         })
-    }
-
-    async fn open<T>(
-        &self,
-        stream: &'static str,
-        end: Option<T>,
-    ) -> Result<Option<(StdioPort, T)>, RunError> {
-        let Some(end) = end else { return Ok(None) };
-        let port = self
-            .vm
-            .open_stdio()
-            .await
-            .map_err(|source| RunError::Listen { stream, source })?;
-        Ok(Some((port, end)))
     }
 }
 
@@ -183,21 +143,11 @@ fn for_the_guest(spec: &Value) -> Value {
     spec
 }
 
-async fn connected(stream: &'static str, port: StdioPort) -> Result<cofferdam_backend::BoxStream, RunError> {
-    port.accept()
-        .await
-        .map_err(|source| RunError::Connect { stream, source })
-}
-
 impl Running {
     /// What signals and resizes it.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle {
-            bridge: self.vm.bridge().clone(),
-            id: self.id.clone(),
-            process: self.process,
-        }
+        Handle::new(self.vm.bridge().clone(), self.id.clone(), self.process)
     }
 
     /// Waits until the process has ended and all of its output has been handed over, and returns its status: the
@@ -206,19 +156,48 @@ impl Running {
     /// # Errors
     /// [`RunError::Wait`] and [`RunError::Lost`] when the guest went away first.
     pub async fn wait(mut self) -> Result<u8, RunError> {
-        let code = self
-            .vm
-            .bridge()
-            .wait_for_process(&self.id, self.process)
-            .await
-            .map_err(RunError::Wait)?;
+        let status = self.ended().await?;
+        self.drained().await?;
+        Ok(status)
+    }
+
+    /// Waits until the process has ended, and returns its status as [`Running::wait`] does. Its output may still be on
+    /// its way: [`Running::drained`].
+    ///
+    /// # Errors
+    /// [`RunError::Wait`] when the guest went away first.
+    pub async fn ended(&self) -> Result<u8, RunError> {
+        self.handle().ended().await
+    }
+
+    /// Waits until all output has been handed over and the guest has said that the container is over. Cancel-safe, but not
+    /// to be called again once it has returned; a consumer that does not read makes it wait.
+    ///
+    /// # Errors
+    /// [`RunError::Lost`] when the guest went away first.
+    pub async fn drained(&mut self) -> Result<(), RunError> {
         self.relays.finish().await;
-        self.exit.await.map_err(RunError::Lost)?;
-        Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+        (&mut self.exit).await.map(drop).map_err(RunError::Lost)
     }
 }
 
 impl Handle {
+    pub(crate) fn new(bridge: Arc<Bridge>, id: String, process: u32) -> Self {
+        Self { bridge, id, process }
+    }
+
+    /// The process's number in the guest.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    pub(crate) async fn ended(&self) -> Result<u8, RunError> {
+        let waiting = self.bridge.wait_for_process(&self.id, self.process);
+        let code = waiting.await.map_err(RunError::Wait)?;
+        Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+    }
+
     /// Sends a signal. Whether it was delivered: a process that has ended takes none.
     ///
     /// # Errors

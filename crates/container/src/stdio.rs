@@ -60,14 +60,15 @@ impl Relays {
         self.outputs.push((name, tokio::spawn(drain(stream, writer))));
     }
 
-    /// Waits until all output has been handed over, and stops the input.
+    /// Waits until all output has been handed over, and stops the input. Cancel-safe.
     pub(crate) async fn finish(&mut self) {
-        for (name, output) in self.outputs.drain(..) {
+        while let Some((name, output)) = self.outputs.last_mut() {
             match output.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "{name} ended early"),
                 Err(error) => tracing::error!(%error, "the relay of {name} failed"),
             }
+            self.outputs.pop();
         }
         self.stop_input();
     }

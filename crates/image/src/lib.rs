@@ -29,6 +29,17 @@ use std::{io, path::PathBuf};
 pub use probe::probe;
 pub use vhd::checksum as vhd_checksum;
 
+/// What speaks against a file as a disk image, in words.
+///
+/// # Errors
+/// What is wrong with its bytes, or why they could not be read.
+pub fn check(path: &std::path::Path) -> Result<(), String> {
+    match probe(path) {
+        Ok(facts) => facts.problem.map_or(Ok(()), Err),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The format of a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageFormat {

@@ -36,6 +36,23 @@ pub enum OwnerError {
         /// The name.
         id: String,
     },
+    /// Its journal cannot be understood.
+    #[error("reading the journal {path}: {source}", path = path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: cofferdam_journal::JournalError,
+    },
+    /// Files that were to be deleted are there still.
+    #[error("{} is left behind; `cofferdam fsck --repair {id}` frees it", named(files))]
+    FilesLeft {
+        /// Whose.
+        id: String,
+        /// The auto-managed disks.
+        files: Vec<PathBuf>,
+    },
     /// The record cannot be understood.
     #[error("{path}: {source}", path = path.display())]
     Record {
@@ -45,6 +62,14 @@ pub enum OwnerError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+fn named(files: &[PathBuf]) -> String {
+    let named: Vec<_> = files
+        .iter()
+        .map(|file| format!("auto-managed disk {}", file.display()))
+        .collect();
+    named.join(", ")
 }
 
 impl OwnerError {

@@ -9,13 +9,14 @@
 //! | `journal` | everything that was about to be taken: [`cofferdam_journal`] |
 //! | `control.sock` | where the owner answers: [`control`] |
 //!
-//! [`Root::claim`] makes one, and [`Claim::close`] removes it once nothing is left. [`Root::entries`] lists them all,
+//! [`Root::claim`] makes one, and [`Claim::close`] removes it once nothing is left; [`Owned`] is both for the process itself. [`Root::entries`] lists them all,
 //! living or not. [`remains`] finds and frees what a dead owner left; [`audit`] compares what a living one has on its
 //! three sides: ledger, host devices, guest mounts.
 
 pub mod audit;
 pub mod control;
 mod error;
+mod owned;
 mod process;
 mod record;
 pub mod remains;
@@ -23,6 +24,7 @@ mod root;
 
 pub use crate::{
     error::OwnerError,
+    owned::Owned,
     process::ProcessId,
     record::{Isolation, Record},
     root::{Claim, Entry, Root},

@@ -26,12 +26,13 @@
 //! # }
 //! ```
 //!
-//! Modules: `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`, `console`,
+//! Modules: `boot_files`, `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`, `console`,
 //! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices; `shares`,
 //! `transport`, `runtime_dir` are what else a VM needs on the host; `backend` ties them together.
 
 pub mod accelerator;
 mod backend;
+mod boot_files;
 mod checks;
 mod command_line;
 mod config;
@@ -47,5 +48,6 @@ mod tether;
 mod transport;
 
 pub use backend::{PLAN9_PORT, QemuBackend};
+pub use boot_files::{BootFiles, BootFilesError};
 pub use command_line::{KERNEL_ARGS, Resolved, command_line};
 pub use config::{Accelerator, Firmware, QemuConfig, VsockDevice};

@@ -12,7 +12,7 @@ use cofferdam_plan::{FileFacts, FileId, FileKind};
 use cofferdam_runspec::{Specified, defaults};
 use cofferdam_store::Lease;
 
-use crate::owned::Owned;
+use cofferdam_owner::Owned;
 
 /// The scratch disk's file in the bundle itself, whose folder is the last of `windows.layerFolders`.
 const SCRATCH: &str = "sandbox.vhdx";

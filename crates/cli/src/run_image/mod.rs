@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cofferdam_container::facts;
+use cofferdam_owner::Owned;
 use cofferdam_plan::{Plan, PlanError, PlanRequest, Spec, plan, wanted};
 
 use self::{bundle::ImageBundle, find::Request};
 use crate::{
     args::{ImageRunArgs, Pull, RunArgs, Target},
-    owned::Owned,
-    plan::{check_image, spec_at},
+    plan::spec_at,
 };
 
 /// What running an image of the store would take. Nothing is pulled and nothing made: what would be made is taken for
@@ -36,7 +36,7 @@ pub(crate) fn plan_of_image(
     })?;
     let spec = Spec::parse(&bundle.specified.spec.to_string())?;
     let paths = wanted(&spec, bundle.dir());
-    let mut facts = facts::gather(paths.clone(), &check_image);
+    let mut facts = facts::gather(paths.clone(), &cofferdam_image::check);
     for (path, number) in paths.into_iter().zip(1..) {
         if !path.exists()
             && let Some(expected) = bundle.expected(&path, number)

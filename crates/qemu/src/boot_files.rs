@@ -5,46 +5,62 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-
-use crate::args::VmArgs;
-
 /// What the VM boots from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BootFiles {
-    pub(crate) kernel: PathBuf,
-    pub(crate) initramfs: PathBuf,
+pub struct BootFiles {
+    /// The kernel: an uncompressed vmlinux with a PVH entry, or a bzImage.
+    pub kernel: PathBuf,
+    /// The initramfs with the guest agent as /init.
+    pub initramfs: PathBuf,
 }
 
-/// The files named on the command line, or those of the first boot directory that has them.
-pub(crate) fn find(args: &VmArgs) -> Result<BootFiles> {
-    if let (Some(kernel), Some(initramfs)) = (&args.kernel, &args.initramfs) {
-        for file in [kernel, initramfs] {
-            if !file.is_file() {
-                bail!("{} is no file", file.display());
-            }
-        }
-        return Ok(BootFiles {
-            kernel: kernel.clone(),
-            initramfs: initramfs.clone(),
-        });
-    }
-    let candidates = match &args.boot_dir {
-        Some(dir) => vec![dir.clone()],
-        None => default_directories(std::env::current_exe().ok().as_deref()),
-    };
-    if let Some(found) = candidates.iter().find_map(|dir| in_directory(dir)) {
-        return Ok(found);
-    }
-    let tried: Vec<_> = candidates
-        .iter()
-        .map(|dir| format!("\n  {}", dir.display()))
-        .collect();
-    bail!(
+/// Why there is nothing to boot from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BootFilesError {
+    /// A file that was named is none.
+    #[error("{} is no file", .0.display())]
+    NoFile(PathBuf),
+    /// No directory has both.
+    #[error(
         "no kernel and initramfs found; looked in:{}\nMake them with `cargo xtask boot`, or name them with --boot-dir \
-         or --kernel and --initramfs.",
-        tried.concat()
-    )
+         or --kernel and --initramfs.", listed(.0)
+    )]
+    NotFound(Vec<PathBuf>),
+}
+
+fn listed(directories: &[PathBuf]) -> String {
+    let lines = directories.iter().map(|dir| format!("\n  {}", dir.display()));
+    lines.collect()
+}
+
+impl BootFiles {
+    /// These two.
+    ///
+    /// # Errors
+    /// [`BootFilesError::NoFile`].
+    pub fn named(kernel: &Path, initramfs: &Path) -> Result<Self, BootFilesError> {
+        if let Some(missing) = [kernel, initramfs].into_iter().find(|file| !file.is_file()) {
+            return Err(BootFilesError::NoFile(missing.to_owned()));
+        }
+        Ok(Self {
+            kernel: kernel.to_owned(),
+            initramfs: initramfs.to_owned(),
+        })
+    }
+
+    /// Those of `dir`; without one, of the first boot directory that has them: beside this program, then where packages
+    /// put them.
+    ///
+    /// # Errors
+    /// [`BootFilesError::NotFound`], with every directory that was looked in.
+    pub fn find(dir: Option<&Path>) -> Result<Self, BootFilesError> {
+        let candidates = match dir {
+            Some(dir) => vec![dir.to_owned()],
+            None => default_directories(std::env::current_exe().ok().as_deref()),
+        };
+        let found = candidates.iter().find_map(|dir| in_directory(dir));
+        found.ok_or(BootFilesError::NotFound(candidates))
+    }
 }
 
 /// Beside the program first (a build tree), then where packages put them.

@@ -1,0 +1,71 @@
+//! A further process in a running container.
+
+use std::sync::Arc;
+
+use cofferdam_protocol::message::ProcessParameters;
+use cofferdam_vm::UtilityVm;
+use serde_json::Value;
+
+use crate::{
+    lifecycle::{Handle, RunError},
+    stdio::{Relays, Stdio},
+    streams::Streams,
+};
+
+/// A process beside a container's init.
+#[must_use = "a running process is waited for"]
+pub struct Executed {
+    handle: Handle,
+    relays: Relays,
+}
+
+impl Executed {
+    /// Starts a process in the container `id`. `process` is the OCI spec's object of that name; `size` is the terminal's,
+    /// rows and columns.
+    ///
+    /// # Errors
+    /// [`RunError::Start`] where the container does not run or the program cannot be run, and those of the streams.
+    pub async fn start(
+        vm: &Arc<UtilityVm>,
+        id: &str,
+        process: &Value,
+        stdio: Stdio,
+        size: Option<(u16, u16)>,
+    ) -> Result<Self, RunError> {
+        let terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
+        let streams = Streams::open(vm, stdio, terminal).await?;
+        let parameters = ProcessParameters {
+            oci_process: Some(process.clone()),
+            ..streams.parameters(size)
+        };
+        let bridge = vm.bridge();
+        let number = bridge
+            .execute_process(id, parameters, streams.ports())
+            .await
+            .map_err(RunError::Start)?;
+        Ok(Self {
+            handle: Handle::new(bridge.clone(), id.to_owned(), number),
+            relays: streams.connect().await?,
+        })
+    }
+
+    /// What signals and resizes it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until it has ended, and returns its status: the exit code, or 128 plus the signal's number.
+    ///
+    /// # Errors
+    /// [`RunError::Wait`] when the guest went away first.
+    pub async fn ended(&self) -> Result<u8, RunError> {
+        self.handle.ended().await
+    }
+
+    /// Waits until all of its output has been handed over. Cancel-safe. What it started in the background may hold its
+    /// streams open for longer than it lives.
+    pub async fn drained(&mut self) {
+        self.relays.finish().await;
+    }
+}

@@ -1,0 +1,107 @@
+//! This process as somebody's owner, from before anything is taken until nothing is left.
+
+use std::path::{Path, PathBuf};
+
+use cofferdam_journal::{Journal, Replay};
+
+use crate::{Claim, Isolation, OwnerError, ProcessId, Record, Root};
+
+/// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
+const MAX_OWNER_PATH: usize = 80;
+
+/// A name that is this process's own, with what it has noted under it.
+#[derive(Debug)]
+#[must_use = "a record is closed, or it stays"]
+pub struct Owned {
+    claim: Claim,
+    record: Record,
+}
+
+impl Owned {
+    /// Takes a name.
+    ///
+    /// # Errors
+    /// As for [`Root::claim`].
+    pub fn claim(root: &Root, id: &str, bundle: &Path, isolation: Isolation) -> Result<Self, OwnerError> {
+        let record = Record {
+            id: id.to_owned(),
+            owner: ProcessId::own().map_err(OwnerError::io("looking this process up in", "/proc"))?,
+            isolation,
+            bundle: bundle.to_owned(),
+            hypervisor: None,
+            directories: Vec::new(),
+        };
+        let claim = root.claim(&record)?;
+        Ok(Self { claim, record })
+    }
+
+    /// For whoever performs steps.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        self.claim.journal()
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.claim.dir()
+    }
+
+    /// Where the VM's own directory is to be made: in its owner's, so that it is found there from the moment it is made.
+    /// `None` where a name is too long for a socket; then it is noted once it is made.
+    #[must_use]
+    pub fn place_for_sockets(&self) -> Option<PathBuf> {
+        let dir = self.dir();
+        (dir.as_os_str().len() <= MAX_OWNER_PATH).then(|| dir.to_owned())
+    }
+
+    /// Notes a directory outside of the record's own.
+    ///
+    /// # Errors
+    /// As for [`Claim::note`].
+    pub fn note_directory(&mut self, dir: PathBuf) -> Result<(), OwnerError> {
+        self.record.directories.push(dir);
+        self.claim.note(&self.record)
+    }
+
+    /// Notes the hypervisor's process.
+    ///
+    /// # Errors
+    /// As for [`Claim::note`].
+    pub fn note_hypervisor(&mut self, pid: Option<u32>) -> Result<(), OwnerError> {
+        self.record.hypervisor = pid.and_then(|pid| ProcessId::of(pid).ok());
+        self.claim.note(&self.record)
+    }
+
+    /// Ends the record. It stays where something was left that only a later repair can free.
+    ///
+    /// # Errors
+    /// [`OwnerError::FilesLeft`] names what was left; the journal's and the system's.
+    pub fn close(self) -> Result<(), OwnerError> {
+        let path = self.claim.journal().path().to_owned();
+        let replay = Replay::read(&path).map_err(|source| OwnerError::Journal { path, source })?;
+        let managed = replay.managed.into_iter().map(|file| file.path);
+        let files: Vec<_> = managed.filter(|path| path.exists()).collect();
+        if files.is_empty() {
+            return self.claim.close();
+        }
+        let id = self.record.id;
+        Err(OwnerError::FilesLeft { id, files })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vms_sockets_are_below_its_owner_unless_that_is_too_long_for_a_socket() {
+        let base = tempfile::tempdir().unwrap();
+        for (id, below) in [("web".to_owned(), true), ("x".repeat(81), false)] {
+            let root = Root::new(base.path());
+            let owned = Owned::claim(&root, &id, Path::new("/"), Isolation::Vm).unwrap();
+            assert_eq!(owned.place_for_sockets().is_some(), below);
+            owned.close().unwrap();
+        }
+    }
+}
