@@ -9,7 +9,7 @@ use std::{
 use cofferdam_plan::{Facts, FileFacts, FileId, FileKind};
 
 /// What speaks against a regular file as a disk image, in words; the backend knows which formats it can attach.
-pub type ImageCheck<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+pub type ImageCheck<'a> = &'a (dyn Fn(&Path) -> Result<(), String> + Sync);
 
 /// The facts about these paths.
 #[must_use]

@@ -1,0 +1,183 @@
+//! One container: what it holds of the VM, its init, its further processes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use cofferdam_container::{Allocation, Created, Executed, delete_state, facts};
+use cofferdam_plan::{Plan, PlanRequest, Spec, plan, wanted};
+use cofferdam_vm::UtilityVm;
+use serde_json::Value;
+
+use crate::{
+    Endpoints, PodError, ProcessName, Status,
+    process::{Live, Process},
+};
+
+/// A container that is wanted.
+pub struct NewContainer<'a> {
+    /// Its name.
+    pub id: &'a str,
+    /// Its spec, as it was written for the host.
+    pub spec: &'a Spec,
+    /// Its bundle on the host; relative paths of the spec start here.
+    pub bundle: &'a Path,
+    /// The far ends of its init's streams.
+    pub endpoints: Endpoints,
+    /// What speaks against a file as a disk image.
+    pub check_image: facts::ImageCheck<'a>,
+}
+
+/// A container in the VM.
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) init: Arc<Process>,
+    vm: Arc<UtilityVm>,
+    /// Until it is started.
+    created: Mutex<Option<Created>>,
+    execs: Mutex<BTreeMap<String, Exec>>,
+    /// Held over I/O, by its only user: the deletion.
+    allocation: tokio::sync::Mutex<Allocation>,
+}
+
+/// A further process, and what it is to run.
+#[derive(Clone)]
+struct Exec {
+    process: Arc<Process>,
+    spec: Arc<Value>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind it is replaced as a whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Container {
+    /// Plans, allocates and creates. After a failure the VM holds nothing for it.
+    pub(crate) async fn create(vm: &Arc<UtilityVm>, new: NewContainer<'_>) -> Result<Self, PodError> {
+        let root = vm.new_container_root();
+        let plan = planned(&new, &root)?;
+        let mut allocation = Allocation::allocate(vm.driver(), &plan).await?;
+        let created = match Created::create(vm.clone(), new.id, &root, &plan.spec).await {
+            Ok(created) => created,
+            Err(error) => {
+                if let Err(also) = allocation.release().await {
+                    tracing::error!(error = %also, "while undoing container {}", new.id);
+                }
+                return Err(error.into());
+            }
+        };
+        Ok(Self {
+            id: new.id.to_owned(),
+            bundle: new.bundle.to_owned(),
+            init: Arc::new(Process::new(ProcessName::init(new.id), new.endpoints)),
+            vm: vm.clone(),
+            created: Mutex::new(Some(created)),
+            execs: Mutex::default(),
+            allocation: tokio::sync::Mutex::new(allocation),
+        })
+    }
+
+    /// Starts its init. The caller has moved it to Starting.
+    pub(crate) async fn start_init(&self, size: Option<(u16, u16)>) -> Result<Started, PodError> {
+        let (stdio, gate) = self.init.endpoints.open()?;
+        let created = locked(&self.created).take();
+        let created = created.ok_or_else(|| self.init.unfit("its start failed before"))?;
+        let live = Live::Init(created.start(stdio, size).await?);
+        Ok(Started { live, gate })
+    }
+
+    /// Starts a further process. The caller has moved it to Starting.
+    pub(crate) async fn start_exec(
+        &self,
+        process: &Process,
+        size: Option<(u16, u16)>,
+    ) -> Result<Started, PodError> {
+        let spec = self.exec(&process.name)?.spec;
+        let (stdio, gate) = process.endpoints.open()?;
+        let executed = Executed::start(&self.vm, &self.id, &spec, stdio, size).await?;
+        let live = Live::Exec(executed);
+        Ok(Started { live, gate })
+    }
+
+    /// Ends an init that was never started.
+    pub(crate) async fn end_unstarted(&self) -> Result<(), PodError> {
+        let created = locked(&self.created).take();
+        if created.is_some() && !self.vm.is_gone().await {
+            self.vm.bridge().shutdown_forced(&self.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes a further process.
+    pub(crate) fn add_exec(&self, exec: &str, spec: Value, endpoints: Endpoints) -> Result<(), PodError> {
+        if self.init.status() != Status::Running {
+            return Err(self
+                .init
+                .unfit("only in a running container can a process be executed"));
+        }
+        let name = ProcessName::exec(&self.id, exec);
+        let mut execs = locked(&self.execs);
+        if execs.contains_key(exec) {
+            return Err(PodError::Exists(name));
+        }
+        let process = Arc::new(Process::new(name, endpoints));
+        let spec = Arc::new(spec);
+        execs.insert(exec.to_owned(), Exec { process, spec });
+        Ok(())
+    }
+
+    fn exec(&self, name: &ProcessName) -> Result<Exec, PodError> {
+        let exec = name.exec.as_deref().unwrap_or_default();
+        let found = locked(&self.execs).get(exec).cloned();
+        found.ok_or_else(|| PodError::NoProcess(name.clone()))
+    }
+
+    /// One of its processes.
+    pub(crate) fn process(&self, name: &ProcessName) -> Result<Arc<Process>, PodError> {
+        match name.exec {
+            None => Ok(self.init.clone()),
+            Some(_) => Ok(self.exec(name)?.process),
+        }
+    }
+
+    /// Forgets a further process.
+    pub(crate) fn forget(&self, exec: &str) {
+        locked(&self.execs).remove(exec);
+    }
+
+    /// Its further processes.
+    pub(crate) fn execs(&self) -> Vec<Arc<Process>> {
+        let execs = locked(&self.execs);
+        execs.values().map(|exec| exec.process.clone()).collect()
+    }
+
+    /// Gives back everything it holds, then makes the guest forget it. Goes on where an earlier try failed.
+    pub(crate) async fn release(&self) -> Result<(), PodError> {
+        self.allocation.lock().await.release().await?;
+        if !self.vm.is_gone().await {
+            delete_state(&self.vm, &self.id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A process that was started.
+pub(crate) struct Started {
+    pub(crate) live: Live,
+    pub(crate) gate: crate::endpoints::StdinGate,
+}
+
+fn planned(new: &NewContainer<'_>, container_root: &str) -> Result<Plan, PodError> {
+    let facts = facts::gather(wanted(new.spec, new.bundle), new.check_image);
+    let request = PlanRequest {
+        spec: new.spec,
+        bundle: new.bundle,
+        container_root,
+        process_isolation: false,
+    };
+    Ok(plan(request, &facts)?)
+}

@@ -1,0 +1,30 @@
+//! The containers of one utility VM, driven as a task service drives them: create, start, exec, kill, wait, delete.
+//!
+//! [`Pod`] holds them by name. Each process, a container's init or a further one, has FIFOs or files at the far ends of its
+//! streams ([`Endpoints`]) and goes through these states:
+//!
+//! | state | start | kill | exec | delete | its VM goes away |
+//! |---|---|---|---|---|---|
+//! | created | starting | stopped (init: by SIGKILL or SIGTERM; else refused) | refused | gone | created |
+//! | starting | refused | refused | refused | refused | stopped |
+//! | running | refused | the signal is sent | a further process, created | refused | stopped, as by SIGKILL |
+//! | stopped | refused | refused: already finished | refused | gone | stopped |
+//!
+//! A start that fails leads from starting to stopped. Everything that happened is told once, in order, as an [`Event`].
+//! No lock is held over anything that waits.
+
+mod container;
+mod endpoints;
+mod error;
+mod events;
+mod pod;
+mod process;
+
+pub use crate::{
+    container::NewContainer,
+    endpoints::Endpoints,
+    error::PodError,
+    events::Event,
+    pod::{Pod, ProcessState},
+    process::{Exit, ProcessName, Status},
+};

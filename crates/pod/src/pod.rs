@@ -1,0 +1,304 @@
+//! The containers of one VM by name, and what can be done with them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use cofferdam_protocol::message::PropertyType;
+use cofferdam_vm::UtilityVm;
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status,
+    container::{Container, Started},
+    process::Process,
+};
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// The status of a process that could not be started: what a shell says of a program it cannot run.
+const NEVER_RAN: u8 = 127;
+
+/// The containers of one utility VM.
+pub struct Pod {
+    vm: Arc<UtilityVm>,
+    /// `None` while it is being created or deleted: the name is taken, and there is nothing to be had.
+    containers: Mutex<BTreeMap<String, Option<Arc<Container>>>>,
+    events: UnboundedSender<Event>,
+}
+
+/// A process as it is at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessState {
+    /// Its state.
+    pub status: Status,
+    /// The far ends of its streams.
+    pub endpoints: Endpoints,
+    /// Its container's bundle.
+    pub bundle: std::path::PathBuf,
+}
+
+impl Pod {
+    /// A pod without containers in this VM, and where its events arrive.
+    #[must_use]
+    pub fn new(vm: Arc<UtilityVm>) -> (Arc<Self>, UnboundedReceiver<Event>) {
+        let (events, received) = unbounded_channel();
+        let pod = Self {
+            vm,
+            containers: Mutex::default(),
+            events,
+        };
+        (Arc::new(pod), received)
+    }
+
+    /// Its VM.
+    #[must_use]
+    pub fn vm(&self) -> &Arc<UtilityVm> {
+        &self.vm
+    }
+
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Container>>>> {
+        // Each entry is replaced as a whole.
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self, id: &str) -> Result<Arc<Container>, PodError> {
+        let found = self.containers().get(id).cloned().flatten();
+        found.ok_or_else(|| PodError::NoContainer(id.to_owned()))
+    }
+
+    fn process(&self, name: &ProcessName) -> Result<(Arc<Container>, Arc<Process>), PodError> {
+        let container = self.container(&name.container)?;
+        let process = container.process(name)?;
+        Ok((container, process))
+    }
+
+    fn tell(&self, event: Event) {
+        // Without anybody who listens there is nobody to tell.
+        let _ = self.events.send(event);
+    }
+
+    /// The names of its containers, those included that are just being created or deleted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.containers().keys().cloned().collect()
+    }
+
+    /// Creates a container: everything it needs is in the VM afterwards, and its init is held.
+    ///
+    /// # Errors
+    /// [`PodError::Exists`]; those of the plan, the allocation and the guest, after which the VM holds nothing for it.
+    pub async fn create(&self, new: NewContainer<'_>) -> Result<(), PodError> {
+        let id = new.id.to_owned();
+        {
+            let mut containers = self.containers();
+            if containers.contains_key(&id) {
+                return Err(PodError::Exists(ProcessName::init(id)));
+            }
+            containers.insert(id.clone(), None);
+        }
+        // Gives the name back, on whatever way this ends early.
+        let reserved = Reserved { pod: self, id: &id };
+        let event = Event::Created {
+            container: id.clone(),
+            bundle: new.bundle.to_owned(),
+            endpoints: new.endpoints.clone(),
+        };
+        let container = Container::create(&self.vm, new).await?;
+        self.containers().insert(id.clone(), Some(Arc::new(container)));
+        std::mem::forget(reserved);
+        self.tell(event);
+        Ok(())
+    }
+
+    /// Starts a container's init, or a further process.
+    ///
+    /// # Errors
+    /// [`PodError::State`] where it was started before; those of the guest and the streams, after which it has stopped.
+    pub async fn start(&self, name: &ProcessName) -> Result<(), PodError> {
+        let (container, process) = self.process(name)?;
+        let size = process.begin()?;
+        let started = match name.exec {
+            None => container.start_init(size).await,
+            Some(_) => container.start_exec(&process, size).await,
+        };
+        let Started { live, gate } = started.inspect_err(|_| {
+            process.never_ran(NEVER_RAN);
+        })?;
+        self.tell(Event::Started { name: name.clone() });
+        let (events, ended) = (self.events.clone(), name.clone());
+        process.runs(live, gate, move |exit| {
+            // As in `tell`.
+            let _ = events.send(Event::Exited { name: ended, exit });
+        });
+        Ok(())
+    }
+
+    /// Adds a further process to a running container. `process` is the OCI spec's object of that name.
+    ///
+    /// # Errors
+    /// [`PodError::State`] where the container does not run; [`PodError::Exists`].
+    pub fn exec(&self, name: &ProcessName, process: Value, endpoints: Endpoints) -> Result<(), PodError> {
+        let container = self.container(&name.container)?;
+        let exec = name.exec.as_deref().unwrap_or_default();
+        container.add_exec(exec, process, endpoints)?;
+        self.tell(Event::ExecAdded { name: name.clone() });
+        Ok(())
+    }
+
+    /// Sends a signal to a process; with `all`, to every process of its container.
+    ///
+    /// # Errors
+    /// [`PodError::Finished`] where it has ended; [`PodError::State`] where it was not started and the signal is not one
+    /// that ends it; the guest's.
+    pub async fn kill(&self, name: &ProcessName, signal: i32, all: bool) -> Result<(), PodError> {
+        let (container, process) = self.process(name)?;
+        if process.status() == Status::Created {
+            return self.kill_unstarted(&container, &process, signal).await;
+        }
+        if process.status() == Status::Starting {
+            return Err(process.unfit("it takes signals once it runs"));
+        }
+        let handle = process.handle()?;
+        // The kernel kills everything in the container with its init.
+        if all && signal != SIGKILL {
+            for pid in self.pids(&name.container).await? {
+                self.vm
+                    .bridge()
+                    .signal_process(&name.container, pid, Some(signal))
+                    .await?;
+            }
+            return Ok(());
+        }
+        match handle.signal(signal).await? {
+            true => Ok(()),
+            false => Err(PodError::Finished(name.clone())),
+        }
+    }
+
+    async fn kill_unstarted(
+        &self,
+        container: &Container,
+        process: &Process,
+        signal: i32,
+    ) -> Result<(), PodError> {
+        if process.name.exec.is_some() || !matches!(signal, SIGKILL | SIGTERM) {
+            return Err(process.unfit("it takes signals once it runs"));
+        }
+        container.end_unstarted().await?;
+        let status = 128 + u8::try_from(signal).unwrap_or(0);
+        let exit = process.never_ran(status);
+        let name = process.name.clone();
+        self.tell(Event::Exited { name, exit });
+        Ok(())
+    }
+
+    /// Gives a process's terminal a size.
+    ///
+    /// # Errors
+    /// [`PodError::NoTerminal`]; the guest's.
+    pub async fn resize(&self, name: &ProcessName, rows: u16, columns: u16) -> Result<(), PodError> {
+        self.process(name)?.1.resize(rows, columns).await
+    }
+
+    /// Ends a process's input once everything that was sent has been read.
+    ///
+    /// # Errors
+    /// That there is no such process.
+    pub fn close_stdin(&self, name: &ProcessName) -> Result<(), PodError> {
+        self.process(name)?.1.close_stdin();
+        Ok(())
+    }
+
+    /// Waits until a process has ended.
+    ///
+    /// # Errors
+    /// That there is no such process.
+    pub async fn wait(&self, name: &ProcessName) -> Result<Exit, PodError> {
+        Ok(self.process(name)?.1.exited().await)
+    }
+
+    /// How a process is.
+    ///
+    /// # Errors
+    /// That there is no such process.
+    pub fn state(&self, name: &ProcessName) -> Result<ProcessState, PodError> {
+        let (container, process) = self.process(name)?;
+        Ok(ProcessState {
+            status: process.status(),
+            endpoints: process.endpoints.clone(),
+            bundle: container.bundle.clone(),
+        })
+    }
+
+    /// The process numbers in a container, as the guest counts them.
+    ///
+    /// # Errors
+    /// That there is no such container; the guest's.
+    pub async fn pids(&self, id: &str) -> Result<Vec<u32>, PodError> {
+        self.container(id)?;
+        let asked = self.vm.bridge().get_properties(id, &[PropertyType::ProcessList]);
+        let list = asked.await?.process_list;
+        Ok(list.into_iter().map(|process| process.process_id).collect())
+    }
+
+    /// What a container uses: a cgroup v1 metrics message as JSON. `None` where the guest says nothing.
+    ///
+    /// # Errors
+    /// That there is no such container; the guest's.
+    pub async fn statistics(&self, id: &str) -> Result<Option<Value>, PodError> {
+        self.container(id)?;
+        let asked = self.vm.bridge().get_properties(id, &[PropertyType::Statistics]);
+        Ok(asked.await?.metrics)
+    }
+
+    /// Deletes a process that does not run. With a container's init goes everything the container held; after an error
+    /// another try goes on with what is left.
+    ///
+    /// # Errors
+    /// [`PodError::State`] while it runs; [`PodError::Release`] and the guest's.
+    pub async fn delete(&self, name: &ProcessName) -> Result<Exit, PodError> {
+        let (container, process) = self.process(name)?;
+        let exit = match process.status() {
+            Status::Stopped(exit) => exit,
+            Status::Created => process_never_started(&container, &process).await?,
+            Status::Starting | Status::Running => return Err(process.unfit("stop it first")),
+        };
+        process.finish().await;
+        match &name.exec {
+            Some(exec) => container.forget(exec),
+            None => {
+                for exec in container.execs() {
+                    exec.finish().await;
+                }
+                container.release().await?;
+                self.containers().remove(&name.container);
+            }
+        }
+        let name = name.clone();
+        self.tell(Event::Deleted { name, exit });
+        Ok(exit)
+    }
+}
+
+async fn process_never_started(container: &Container, process: &Process) -> Result<Exit, PodError> {
+    if process.name.exec.is_none() {
+        container.end_unstarted().await?;
+    }
+    Ok(process.never_ran(0))
+}
+
+/// A name that is taken until its container is there.
+struct Reserved<'a> {
+    pod: &'a Pod,
+    id: &'a str,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.pod.containers().remove(self.id);
+    }
+}

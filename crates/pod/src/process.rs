@@ -1,0 +1,288 @@
+//! One process of a container, its init or a further one, and the state it is in.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use cofferdam_container::{Executed, Handle, RunError, Running};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+use crate::{Endpoints, PodError, endpoints::StdinGate};
+
+/// How long an exit is held back for output that is still on its way. A reader that does not read makes no exit wait
+/// for longer.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a process that is deleted waits for its output to be read.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The status of a process whose VM went away: killed.
+const LOST: u8 = 128 + 9;
+
+/// Which process: a container's init, or a further one of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessName {
+    /// The container.
+    pub container: String,
+    /// The further process; `None` for the init.
+    pub exec: Option<String>,
+}
+
+impl ProcessName {
+    /// The container's init.
+    pub fn init(container: impl Into<String>) -> Self {
+        Self {
+            container: container.into(),
+            exec: None,
+        }
+    }
+
+    /// A further process.
+    pub fn exec(container: impl Into<String>, exec: impl Into<String>) -> Self {
+        Self {
+            container: container.into(),
+            exec: Some(exec.into()),
+        }
+    }
+}
+
+impl fmt::Display for ProcessName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.exec {
+            None => write!(f, "container {}", self.container),
+            Some(exec) => write!(f, "process {exec} of container {}", self.container),
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code, or 128 plus the signal's number.
+    pub status: u8,
+    /// When.
+    pub at: SystemTime,
+}
+
+impl Exit {
+    pub(crate) fn now(status: u8) -> Self {
+        let at = SystemTime::now();
+        Self { status, at }
+    }
+}
+
+/// The state of a process. See the crate's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It has not been started.
+    Created,
+    /// It is being started.
+    Starting,
+    /// It runs.
+    Running,
+    /// It has ended, or could not be started.
+    Stopped(Exit),
+}
+
+impl Status {
+    /// In words, after the process's name.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Created => "is created",
+            Self::Starting => "is being started",
+            Self::Running => "is running",
+            Self::Stopped(_) => "has stopped",
+        }
+    }
+}
+
+/// A process that runs, of either kind.
+pub(crate) enum Live {
+    Init(Running),
+    Exec(Executed),
+}
+
+impl Live {
+    pub(crate) fn handle(&self) -> Handle {
+        match self {
+            Self::Init(running) => running.handle(),
+            Self::Exec(executed) => executed.handle(),
+        }
+    }
+
+    async fn ended(&self) -> Result<u8, RunError> {
+        match self {
+            Self::Init(running) => running.ended().await,
+            Self::Exec(executed) => executed.ended().await,
+        }
+    }
+
+    async fn drained(&mut self) {
+        match self {
+            Self::Init(running) => {
+                if let Err(error) = running.drained().await {
+                    tracing::debug!(%error, "the guest's word that the container is over");
+                }
+            }
+            Self::Exec(executed) => executed.drained().await,
+        }
+    }
+}
+
+/// A process in any state.
+pub(crate) struct Process {
+    pub(crate) name: ProcessName,
+    pub(crate) endpoints: Endpoints,
+    status: watch::Sender<Status>,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Default)]
+struct Parts {
+    handle: Option<Handle>,
+    gate: Option<StdinGate>,
+    attending: Option<JoinHandle<()>>,
+    /// The terminal's size, if it was told before there was one.
+    size: Option<(u16, u16)>,
+}
+
+impl Process {
+    pub(crate) fn new(name: ProcessName, endpoints: Endpoints) -> Self {
+        Self {
+            name,
+            endpoints,
+            status: watch::Sender::new(Status::Created),
+            parts: Mutex::default(),
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        // Each member is replaced as a whole.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// Moves from Created to Starting; only one caller can.
+    pub(crate) fn begin(&self) -> Result<Option<(u16, u16)>, PodError> {
+        let begun = self.status.send_if_modified(|status| {
+            let may = *status == Status::Created;
+            if may {
+                *status = Status::Starting;
+            }
+            may
+        });
+        if begun {
+            return Ok(self.parts().size);
+        }
+        Err(self.unfit("only a process that was never started can be started"))
+    }
+
+    /// The refusal of something that its state does not allow.
+    pub(crate) fn unfit(&self, wanted: &'static str) -> PodError {
+        PodError::State {
+            name: self.name.clone(),
+            state: self.status().in_words(),
+            wanted,
+        }
+    }
+
+    /// From Starting, or from Created, to Stopped without having run.
+    pub(crate) fn never_ran(&self, status: u8) -> Exit {
+        let exit = Exit::now(status);
+        self.status.send_replace(Status::Stopped(exit));
+        exit
+    }
+
+    /// From Starting to Running. Once it has ended, `ended` is told, and its output read on.
+    pub(crate) fn runs(
+        self: &std::sync::Arc<Self>,
+        mut live: Live,
+        gate: StdinGate,
+        ended: impl FnOnce(Exit) + Send + 'static,
+    ) {
+        let mut parts = self.parts();
+        parts.handle = Some(live.handle());
+        parts.gate = Some(gate);
+        self.status.send_replace(Status::Running);
+        let process = self.clone();
+        parts.attending = Some(tokio::spawn(async move {
+            let status = live.ended().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "{} is taken for killed", process.name);
+                LOST
+            });
+            let exit = Exit::now(status);
+            let drained = timeout(DRAIN_GRACE, live.drained()).await.is_ok();
+            ended(exit);
+            process.status.send_replace(Status::Stopped(exit));
+            if !drained {
+                live.drained().await;
+            }
+        }));
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn exited(&self) -> Exit {
+        let mut changes = self.status.subscribe();
+        loop {
+            if let Status::Stopped(exit) = *changes.borrow_and_update() {
+                return exit;
+            }
+            if changes.changed().await.is_err() {
+                // The sender is ours, and we are borrowed.
+                return Exit::now(LOST);
+            }
+        }
+    }
+
+    /// What signals it, while it runs.
+    pub(crate) fn handle(&self) -> Result<Handle, PodError> {
+        match self.status() {
+            Status::Running => self.parts().handle.clone(),
+            _ => None,
+        }
+        .ok_or_else(|| PodError::Finished(self.name.clone()))
+    }
+
+    /// Gives its terminal a size, now or once it has one.
+    pub(crate) async fn resize(&self, rows: u16, columns: u16) -> Result<(), PodError> {
+        if !self.endpoints.terminal {
+            return Err(PodError::NoTerminal(self.name.clone()));
+        }
+        match self.status() {
+            Status::Created | Status::Starting => self.parts().size = Some((rows, columns)),
+            Status::Running => self.handle()?.resize(rows, columns).await?,
+            // A terminal that has just gone is nobody's mistake.
+            Status::Stopped(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Ends its input once everything that was sent has been read.
+    pub(crate) fn close_stdin(&self) {
+        self.parts().gate = None;
+    }
+
+    /// Waits for its output to be read, as long as that may take, and lets go of its streams.
+    pub(crate) async fn finish(&self) {
+        let (attending, gate) = {
+            let mut parts = self.parts();
+            (parts.attending.take(), parts.gate.take())
+        };
+        drop(gate);
+        let Some(mut attending) = attending else { return };
+        if timeout(DRAIN_LIMIT, &mut attending).await.is_err() {
+            tracing::warn!(
+                limit_s = DRAIN_LIMIT.as_secs(),
+                "nobody reads the output of {}: it is lost",
+                self.name
+            );
+            attending.abort();
+        }
+    }
+}
