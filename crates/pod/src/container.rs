@@ -40,7 +40,14 @@ pub(crate) struct Container {
     created: Mutex<Option<Created>>,
     execs: Mutex<BTreeMap<String, Exec>>,
     /// Held over I/O, by its only user: the deletion.
-    allocation: tokio::sync::Mutex<Allocation>,
+    allocation: tokio::sync::Mutex<Held>,
+}
+
+/// What is to be given back.
+struct Held {
+    allocation: Allocation,
+    /// Whether the guest still has its state, which it forgets once.
+    state: bool,
 }
 
 /// A further process, and what it is to run.
@@ -77,7 +84,10 @@ impl Container {
             vm: vm.clone(),
             created: Mutex::new(Some(created)),
             execs: Mutex::default(),
-            allocation: tokio::sync::Mutex::new(allocation),
+            allocation: tokio::sync::Mutex::new(Held {
+                allocation,
+                state: true,
+            }),
         })
     }
 
@@ -157,10 +167,12 @@ impl Container {
 
     /// Gives back everything it holds, then makes the guest forget it. Goes on where an earlier try failed.
     pub(crate) async fn release(&self) -> Result<(), PodError> {
-        self.allocation.lock().await.release().await?;
-        if !self.vm.is_gone().await {
+        let mut held = self.allocation.lock().await;
+        held.allocation.release().await?;
+        if held.state && !self.vm.is_gone().await {
             delete_state(&self.vm, &self.id).await?;
         }
+        held.state = false;
         Ok(())
     }
 }

@@ -255,12 +255,12 @@ impl Pod {
         Ok(asked.await?.metrics)
     }
 
-    /// Deletes a process that does not run. With a container's init goes everything the container held; after an error
-    /// another try goes on with what is left.
+    /// Gives back what a process that does not run holds; with a container's init, everything the container held. It stays
+    /// known. Harmless when repeated; after an error another try goes on with what is left.
     ///
     /// # Errors
     /// [`PodError::State`] while it runs; [`PodError::Release`] and the guest's.
-    pub async fn delete(&self, name: &ProcessName) -> Result<Exit, PodError> {
+    pub async fn release(&self, name: &ProcessName) -> Result<Exit, PodError> {
         let (container, process) = self.process(name)?;
         let exit = match process.status() {
             Status::Stopped(exit) => exit,
@@ -268,15 +268,24 @@ impl Pod {
             Status::Starting | Status::Running => return Err(process.unfit("stop it first")),
         };
         process.finish().await;
-        match &name.exec {
-            Some(exec) => container.forget(exec),
-            None => {
-                for exec in container.execs() {
-                    exec.finish().await;
-                }
-                container.release().await?;
-                self.containers().remove(&name.container);
+        if name.exec.is_none() {
+            for exec in container.execs() {
+                exec.finish().await;
             }
+            container.release().await?;
+        }
+        Ok(exit)
+    }
+
+    /// Deletes a process that does not run: [`Pod::release`], and it is known no longer.
+    ///
+    /// # Errors
+    /// As for [`Pod::release`].
+    pub async fn delete(&self, name: &ProcessName) -> Result<Exit, PodError> {
+        let exit = self.release(name).await?;
+        match &name.exec {
+            Some(exec) => self.container(&name.container)?.forget(exec),
+            None => drop(self.containers().remove(&name.container)),
         }
         let name = name.clone();
         self.tell(Event::Deleted { name, exit });

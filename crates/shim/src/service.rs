@@ -186,10 +186,12 @@ impl Task for Service {
         let up = self.there()?;
         let name = name(&request.id, &request.exec_id);
         let bundle = up.pod.state(&name).answered()?.bundle;
-        let exit = up.pod.delete(&name).await.answered()?;
+        // Known until everything is given back, so that what fails can be tried again.
+        up.pod.release(&name).await.answered()?;
         if name.exec.is_none() {
             tokio::task::block_in_place(|| rootfs::unmount(&bundle)).answered()?;
         }
+        let exit = up.pod.delete(&name).await.answered()?;
         let mut response = DeleteResponse::new();
         response.pid = up.hypervisor;
         response.exit_status = exit.status.into();

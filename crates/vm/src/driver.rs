@@ -215,7 +215,7 @@ impl Inner {
     }
 
     async fn perform(&self, request: &Request) -> Result<(), StepCause> {
-        if gives_back_to_the_vm(request) && self.is_gone().await {
+        if gives_back_to_the_vm(request) && !is_the_hosts(request) && self.is_gone().await {
             return Ok(());
         }
         tracing::debug!(step = %described(request), "performing");
@@ -321,6 +321,12 @@ impl Drop for Report {
 /// Whether a request takes nothing.
 fn gives_back(request: &Request) -> bool {
     gives_back_to_the_vm(request) || matches!(request, Request::Host(HostRequest::DeleteFile { .. }))
+}
+
+/// Whether a request frees something of the host that does not end with the VM: a directory is held by the server of
+/// shares, which is in this process.
+fn is_the_hosts(request: &Request) -> bool {
+    matches!(request, Request::Host(HostRequest::RemoveShare { .. }))
 }
 
 /// Whether a request takes something away from the VM. Such a step is done once the VM is gone.
