@@ -14,10 +14,12 @@
 
 mod account;
 mod error;
+mod mount_points;
 mod root;
 mod settle;
 
 pub use account::{Account, AccountError, resolve};
 pub use error::RootfsError;
+pub use mount_points::make_mount_points;
 pub use root::Root;
 pub use settle::{VOLUMES, settle};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2},
+    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2},
     io::Errno,
 };
 
@@ -91,7 +91,33 @@ impl Root {
         Ok(opened)
     }
 
-    /// The same, as the path that leads to it from outside, without symbolic links.
+    /// Makes an empty file at `path`, and directories to it, unless something is there.
+    ///
+    /// # Errors
+    /// It climbs, or leads through what is no directory; the system's.
+    pub fn make_file(&self, path: &str) -> Result<(), RootfsError> {
+        let action = || format!("making {path} in {}", self.path.display());
+        if self.at(path, OFlags::empty()).is_ok() {
+            return Ok(());
+        }
+        let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path));
+        if matches!(name, "" | "." | "..") {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is no file's path",
+            ))
+            .during(action);
+        }
+        let directory = self.make(parent)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        match openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
+            // A symbolic link with a missing end is there, or somebody else was faster.
+            Ok(_) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).during(action),
+        }
+    }
+
+    /// The same as [`Root::make`], as the path that leads to it from outside, without symbolic links.
     ///
     /// # Errors
     /// It is no directory, or its path is not UTF-8; those of [`Root::make`].

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use cofferdam_plan::Spec;
+use cofferdam_rootfs::{Root, make_mount_points};
 use containerd_shim::{mount, protos::api::Mount};
 
 /// Where a bundle's root filesystem is mounted.
@@ -10,27 +12,36 @@ fn place(bundle: &Path) -> PathBuf {
     bundle.join("rootfs")
 }
 
-/// Mounts them, one over the other. After a failure nothing is mounted.
-pub(crate) fn mount_all(mounts: &[Mount], bundle: &Path) -> Result<()> {
+/// Mounts them, one over the other, and makes in them what the spec's mounts need: a root that is shared read-only gets
+/// nothing more in the VM. After a failure nothing is mounted.
+pub(crate) fn mount_all(mounts: &[Mount], bundle: &Path, spec: &Spec) -> Result<()> {
     if mounts.is_empty() {
         return Ok(());
     }
     let target = place(bundle);
     std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
     for entry in mounts {
-        if let Err(error) = mount_one(entry.clone(), target.clone()) {
-            let what = format!(
+        let what = || {
+            format!(
                 "mounting {} ({}) as the root filesystem",
                 entry.source, entry.type_
-            );
-            let undone = unmount(bundle);
-            return Err(match undone {
-                Ok(()) => error.context(what),
-                Err(also) => anyhow!("{what}: {error:#}\nwhile undoing it: {also:#}"),
-            });
-        }
+            )
+        };
+        let mounted = mount_one(entry.clone(), target.clone()).with_context(what);
+        undone_on_failure(mounted, bundle)?;
     }
-    Ok(())
+    let made = || -> Result<()> {
+        let root = Root::open(&target)?;
+        Ok(make_mount_points(&root, spec.document())?)
+    };
+    undone_on_failure(made(), bundle)
+}
+
+fn undone_on_failure(outcome: Result<()>, bundle: &Path) -> Result<()> {
+    outcome.map_err(|error| match unmount(bundle) {
+        Ok(()) => error,
+        Err(also) => anyhow!("{error:#}\nwhile undoing it: {also:#}"),
+    })
 }
 
 /// In a thread of its own: many lower layers are named from a directory that becomes the thread's working directory.

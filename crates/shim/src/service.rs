@@ -127,7 +127,7 @@ impl Service {
             ));
         }
         let mounting = request.rootfs.clone();
-        let mounted = tokio::task::block_in_place(|| rootfs::mount_all(&mounting, bundle));
+        let mounted = tokio::task::block_in_place(|| rootfs::mount_all(&mounting, bundle, &spec));
         mounted.answered()?;
         let new = NewContainer {
             id: &request.id,
