@@ -68,4 +68,9 @@ impl Executed {
     pub async fn drained(&mut self) {
         self.relays.finish().await;
     }
+
+    /// Closes its streams on this side: what has not been handed over is lost.
+    pub fn cut_off(&mut self) {
+        self.relays = Relays::new();
+    }
 }

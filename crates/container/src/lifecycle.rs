@@ -179,6 +179,11 @@ impl Running {
         self.relays.finish().await;
         (&mut self.exit).await.map(drop).map_err(RunError::Lost)
     }
+
+    /// Closes its streams on this side: what has not been handed over is lost, and the guest waits for it no longer.
+    pub fn cut_off(&mut self) {
+        self.relays = Relays::new();
+    }
 }
 
 impl Handle {

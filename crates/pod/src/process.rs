@@ -7,7 +7,11 @@ use std::{
 };
 
 use cofferdam_container::{Executed, Handle, RunError, Running};
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use crate::{Endpoints, PodError, endpoints::StdinGate};
 
@@ -17,6 +21,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a process that is deleted waits for its output to be read.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the guest may take to say that a process is over once its streams are closed.
+const CUT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The status of a process whose VM went away: killed.
 const LOST: u8 = 128 + 9;
@@ -130,6 +137,13 @@ impl Live {
             Self::Exec(executed) => executed.drained().await,
         }
     }
+
+    fn cut_off(&mut self) {
+        match self {
+            Self::Init(running) => running.cut_off(),
+            Self::Exec(executed) => executed.cut_off(),
+        }
+    }
 }
 
 /// A process in any state.
@@ -138,6 +152,8 @@ pub(crate) struct Process {
     pub(crate) endpoints: Endpoints,
     status: watch::Sender<Status>,
     parts: Mutex<Parts>,
+    /// Its output is waited for no longer.
+    cut_off: Notify,
 }
 
 #[derive(Default)]
@@ -156,6 +172,7 @@ impl Process {
             endpoints,
             status: watch::Sender::new(Status::Created),
             parts: Mutex::default(),
+            cut_off: Notify::new(),
         }
     }
 
@@ -220,9 +237,15 @@ impl Process {
             let drained = timeout(DRAIN_GRACE, live.drained()).await.is_ok();
             ended(exit);
             process.status.send_replace(Status::Stopped(exit));
-            if !drained {
-                live.drained().await;
+            if drained {
+                return;
             }
+            tokio::select! {
+                () = live.drained() => return,
+                () = process.cut_off.notified() => {}
+            }
+            live.cut_off();
+            live.drained().await;
         }));
     }
 
@@ -276,12 +299,17 @@ impl Process {
         };
         drop(gate);
         let Some(mut attending) = attending else { return };
-        if timeout(DRAIN_LIMIT, &mut attending).await.is_err() {
-            tracing::warn!(
-                limit_s = DRAIN_LIMIT.as_secs(),
-                "nobody reads the output of {}: it is lost",
-                self.name
-            );
+        if timeout(DRAIN_LIMIT, &mut attending).await.is_ok() {
+            return;
+        }
+        tracing::warn!(
+            limit_s = DRAIN_LIMIT.as_secs(),
+            "nobody reads the output of {}: it is lost",
+            self.name
+        );
+        self.cut_off.notify_one();
+        if timeout(CUT_LIMIT, &mut attending).await.is_err() {
+            tracing::warn!("the guest does not say that {} is over", self.name);
             attending.abort();
         }
     }

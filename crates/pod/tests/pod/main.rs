@@ -1,0 +1,8 @@
+//! A pod's containers on the fake VM: states, events, streams, and what happens when something goes away.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod goes_away;
+mod scene;
+mod states;
+mod streams;
