@@ -19,9 +19,9 @@ use clap::ValueEnum;
 
 use crate::{
     boot::{self, BootFiles},
-    deny, fuzz, layering, layers,
+    deny, fuzz, layering, layers, peers,
     progress::{self, Step},
-    registry, setup,
+    setup,
     tool::Tool,
     workspace,
 };
@@ -175,7 +175,8 @@ fn process(outcomes: &mut Vec<Outcome>, names: &[String]) {
     note_outcome(outcomes, "packages", || setup::run(false).map(|()| None));
     let mut environment = Vec::new();
     note_outcome(outcomes, "registry", || {
-        environment.push(("COFFERDAM_TEST_REGISTRY", registry::obtain()?));
+        let registry = peers::REGISTRY.obtain()?.join("docker-registry");
+        environment.push(("COFFERDAM_TEST_REGISTRY", registry));
         Ok(None)
     });
     // The VM tests are among these targets and stay ignored here.
@@ -192,10 +193,13 @@ fn vm(outcomes: &mut Vec<Outcome>, kernels: Option<Kernels>, names: &[String]) {
     note_outcome(outcomes, "boot files and layers", || {
         setup::run(false)?;
         let boot_files = boot::prepare(false)?;
-        prepared = Some((choose(&boot_files, kernels)?, layers::obtain(false)?));
+        let peers = peers::CONTAINERD.obtain()?;
+        prepared = Some((choose(&boot_files, kernels)?, layers::obtain(false)?, peers));
         Ok(None)
     });
-    let Some((chosen, layers)) = prepared else { return };
+    let Some((chosen, layers, containerd)) = prepared else {
+        return;
+    };
     for files in chosen {
         let name = format!("vm, {} kernel", files.name);
         record(outcomes, &name, || {
@@ -203,6 +207,7 @@ fn vm(outcomes: &mut Vec<Outcome>, kernels: Option<Kernels>, names: &[String]) {
                 // The directory of one kernel, so that the tests cannot take another.
                 ("COFFERDAM_BOOT_DIR", files.dir()),
                 ("COFFERDAM_TEST_LAYERS", layers.dir.clone()),
+                ("COFFERDAM_TEST_CONTAINERD", containerd.clone()),
             ];
             let counts = cargo_test(&name, &["--test", "vm_*"], Tests::Vm, &environment, names)?;
             if counts.passed + counts.failed == 0 {
