@@ -6,6 +6,7 @@
 pub mod facts;
 
 mod allocate;
+mod control;
 mod holding;
 mod hot_mount;
 mod leftovers;
@@ -14,6 +15,7 @@ mod stdio;
 
 pub use crate::{
     allocate::{AllocateError, Allocation, ReleaseError, Subject},
+    control::{limit_pod, pod_stats},
     hot_mount::{HotMount, HotMountError, Mounted, Mounts},
     leftovers::{LeftoversError, left_behind},
     lifecycle::{Created, Handle, RunError, Running, delete_state, read_spec},

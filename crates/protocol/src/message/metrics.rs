@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::DecodeError;
 use crate::json;
 
 /// The figures of a container, or of all containers of a VM.
@@ -34,8 +35,11 @@ impl Metrics {
     ///
     /// # Errors
     /// A member has another type.
-    pub fn from_value(metrics: Value) -> Result<Self, serde_json::Error> {
-        json::from_value(metrics)
+    pub fn from_value(metrics: Value) -> Result<Self, DecodeError> {
+        json::from_value(metrics).map_err(|source| DecodeError {
+            what: "metrics message",
+            source,
+        })
     }
 }
 
