@@ -358,7 +358,11 @@ impl Bridge {
 
     /// Sends a request and waits for its answer, no longer than the operation's limit. Dropping the future at any
     /// point leaves nothing behind: the request is sent whole or not at all.
-    pub(crate) async fn call<P: Payload>(&self, call: CallContext, payload: P) -> Result<P::Reply, BridgeError> {
+    pub(crate) async fn call<P: Payload>(
+        &self,
+        call: CallContext,
+        payload: P,
+    ) -> Result<P::Reply, BridgeError> {
         let body = Request::new(call.container_id.clone(), payload).to_body();
         let exchange = self.exchange(&call, &body);
         let answer = match self.options.timeouts.of(P::TYPE) {
@@ -432,7 +436,9 @@ pub(crate) fn subject(request: &ModificationRequest) -> String {
         Resource::Network(adapter) => format!(" {}", adapter.id),
         Resource::ContainerMount(mount) => format!(" on {}", mount.destination),
         Resource::Freezer(freezer) => format!(" to {}", if freezer.frozen { "stand still" } else { "go on" }),
-        Resource::ContainerConstraints(_) | Resource::PodLimits(_) | Resource::Unknown { .. } => String::new(),
+        Resource::ContainerConstraints(_) | Resource::PodLimits(_) | Resource::Unknown { .. } => {
+            String::new()
+        }
     };
     format!("{:?} {}{place}", request.request_type, request.resource.name())
 }

@@ -109,12 +109,10 @@ impl Bridge {
         let properties = self
             .get_properties(container_id, &[PropertyType::OutOfMemory])
             .await?;
-        properties
-            .out_of_memory
-            .ok_or_else(|| BridgeError::Unsupported {
-                call: context::<GetProperties>(container_id, "OutOfMemory"),
-                what,
-            })
+        properties.out_of_memory.ok_or_else(|| BridgeError::Unsupported {
+            call: context::<GetProperties>(container_id, "OutOfMemory"),
+            what,
+        })
     }
 
     /// What happens to a container's processes for want of memory, from its creation on. The container must have been

@@ -52,7 +52,8 @@ async fn each_death_is_told_once_and_the_end_of_the_container_ends_the_waiting()
             let (id, got) = peer.expect::<WaitForOom>().await;
             assert_eq!(got.payload.kills_seen, seen);
             let (kills, ended) = replies.next().unwrap();
-            peer.succeed::<WaitForOom>(id, WaitForOomReply { kills, ended }).await;
+            peer.succeed::<WaitForOom>(id, WaitForOomReply { kills, ended })
+                .await;
         }
     };
     let heard = async {
@@ -73,8 +74,14 @@ async fn a_death_that_ends_the_container_is_told_before_the_end() {
     let mut events = bridge.container_oom("c").unwrap();
     let (heard, ()) = tokio::join!(events.next(), async {
         let (id, _) = peer.expect::<WaitForOom>().await;
-        peer.succeed::<WaitForOom>(id, WaitForOomReply { kills: 1, ended: true })
-            .await;
+        peer.succeed::<WaitForOom>(
+            id,
+            WaitForOomReply {
+                kills: 1,
+                ended: true,
+            },
+        )
+        .await;
     });
     assert_eq!(heard.unwrap(), Some(1));
     assert_eq!(events.next().await.unwrap(), None);
@@ -148,7 +155,8 @@ async fn a_guest_without_the_extension_is_asked_for_nothing_but_what_the_origina
     }
     let (done, ()) = tokio::join!(bridge.update_container("c", &resources), async {
         let (id, _) = peer.expect::<ModifySettings>().await;
-        peer.fail::<ModifySettings>(id, HResult::NOT_IMPLEMENTED, "no").await;
+        peer.fail::<ModifySettings>(id, HResult::NOT_IMPLEMENTED, "no")
+            .await;
     });
     assert_eq!(done.unwrap_err().result(), Some(HResult::NOT_IMPLEMENTED));
 }

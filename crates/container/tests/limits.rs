@@ -66,7 +66,9 @@ async fn new_limits_leave_what_they_do_not_name() {
         pod.backend.container_limits("a").unwrap(),
         json!({"memory": {"limit": 1 << 20, "reservation": 7}, "pids": {"limit": 5}})
     );
-    limit_pod(&pod.vm, &json!({"pids": {"limit": 100}})).await.unwrap();
+    limit_pod(&pod.vm, &json!({"pids": {"limit": 100}}))
+        .await
+        .unwrap();
     assert_eq!(pod.backend.pod_limits(), json!({"pids": {"limit": 100}}));
     assert_eq!(handle.stats().await.unwrap().pids.unwrap().current, 1);
     assert_eq!(pod_stats(&pod.vm).await.unwrap().pids.unwrap().current, 1);

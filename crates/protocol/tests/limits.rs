@@ -24,7 +24,11 @@ fn each_setting_names_its_resource_and_comes_back_as_it_went() {
             "CofferdamFreezer",
             json!({"Frozen": true}),
         ),
-        (Resource::Freezer(Freezer::default()), "CofferdamFreezer", json!({})),
+        (
+            Resource::Freezer(Freezer::default()),
+            "CofferdamFreezer",
+            json!({}),
+        ),
     ] {
         let request = ModificationRequest::update(resource);
         let request = Request::new("c1", ModifySettings { request });
@@ -38,7 +42,8 @@ fn each_setting_names_its_resource_and_comes_back_as_it_went() {
 
 #[test]
 fn a_first_wait_for_oom_says_nothing_and_a_later_one_what_is_known() {
-    let body = |kills_seen| serde_json::from_slice::<Value>(&Request::new("c", WaitForOom { kills_seen }).to_body());
+    let body =
+        |kills_seen| serde_json::from_slice::<Value>(&Request::new("c", WaitForOom { kills_seen }).to_body());
     assert_eq!(body(0).unwrap().get("KillsSeen"), None);
     assert_eq!(body(2).unwrap()["KillsSeen"], 2);
 }

@@ -222,11 +222,13 @@ fn wait_for_oom(agent: &Agent, base: &RequestBase, body: &[u8], reply: Reply) {
     let take = |reply: &Mutex<Option<Reply>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
     let when_due = Arc::clone(&reply);
     let waiting = container_id(base).and_then(|id| {
-        agent.containers.wait_for_oom(id, request.kills_seen, move |answer| {
-            if let Some(reply) = take(&when_due) {
-                reply.send(Ok(answer));
-            }
-        })
+        agent
+            .containers
+            .wait_for_oom(id, request.kills_seen, move |answer| {
+                if let Some(reply) = take(&when_due) {
+                    reply.send(Ok(answer));
+                }
+            })
     });
     if let Err(error) = waiting
         && let Some(reply) = take(&reply)

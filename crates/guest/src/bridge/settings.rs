@@ -57,9 +57,9 @@ pub(super) fn modify(agent: &Agent, request: &ModificationRequest) -> Result<()>
             "network adapters are not supported yet".into(),
         )),
         (Update, Resource::PodLimits(limits)) => agent.containers.constrain_pod(linux(limits)?),
-        (_, Resource::ContainerMount(_) | Resource::ContainerConstraints(_) | Resource::Freezer(_)) => Err(AgentError::Invalid(format!(
-            "{name} is for a container, not for the VM itself"
-        ))),
+        (_, Resource::ContainerMount(_) | Resource::ContainerConstraints(_) | Resource::Freezer(_)) => Err(
+            AgentError::Invalid(format!("{name} is for a container, not for the VM itself")),
+        ),
         (_, Resource::Unknown { .. }) => Err(AgentError::Invalid(format!("invalid ResourceType {name:?}"))),
         (kind, _) => Err(AgentError::Invalid(format!(
             "invalid RequestType {kind:?} for {name}"

@@ -216,7 +216,10 @@ impl Containers {
         let ends = self.runtime.create(id, &container.bundle, terminal, &init)?;
         // Nothing of the container's own has run yet.
         for line in limits::set_at_creation(&container.cgroup(), &completed.limits)? {
-            tracing::warn!(container = id, "a limit of the container's document does not hold: {line}");
+            tracing::warn!(
+                container = id,
+                "a limit of the container's document does not hold: {line}"
+            );
         }
         self.oom.add(id, &container.cgroup());
         if init.is_done() {

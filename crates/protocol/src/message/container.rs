@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    CREATE, DELETE_CONTAINER_STATE, DUMP_STACKS, Empty, GET_PROPERTIES, MODIFY_SETTINGS, OutOfMemory, Payload,
-    SHUTDOWN_FORCED, SHUTDOWN_GRACEFUL, START,
+    CREATE, DELETE_CONTAINER_STATE, DUMP_STACKS, Empty, GET_PROPERTIES, MODIFY_SETTINGS, OutOfMemory,
+    Payload, SHUTDOWN_FORCED, SHUTDOWN_GRACEFUL, START,
 };
 use crate::{
     MessageType,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::DecodeError;
-use crate::json;
+use crate::json::{self, is_zero};
 
 /// The figures of a container, or of all containers of a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +133,9 @@ pub struct BlockIoMetrics {
     pub io_service_bytes_recursive: Vec<DeviceFigure>,
     /// Requests, a number.
     pub io_serviced_recursive: Vec<DeviceFigure>,
+    /// Devices whose figures did not fit the answer. An extension of cofferdam's agent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub devices_omitted: u64,
 }
 
 /// One figure of one device of the VM.

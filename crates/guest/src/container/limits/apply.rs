@@ -134,7 +134,10 @@ mod tests {
             "linux.resources.x: the VM's kernel has no pids.max"
         );
         let now = |file| fs::read_to_string(dir.path().join(file)).unwrap();
-        assert_eq!((now("memory.max"), now("cpuset.cpus")), ("max\n".into(), "\n".into()));
+        assert_eq!(
+            (now("memory.max"), now("cpuset.cpus")),
+            ("max\n".into(), "\n".into())
+        );
         apply(dir.path(), &writes[..3]).unwrap();
         assert_eq!(now("memory.max"), "4096\n");
         assert!(!dir.path().join("memory.swap.max").exists());
@@ -145,6 +148,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let facts = Facts::of(&dir.path().join("absent"));
         assert_eq!((facts.cpu_quota.as_str(), facts.memory_in_use), ("max", 0));
-        apply(&dir.path().join("absent"), &[write("memory.max", "1", Absent::Refused)]).unwrap_err();
+        apply(
+            &dir.path().join("absent"),
+            &[write("memory.max", "1", Absent::Refused)],
+        )
+        .unwrap_err();
     }
 }

@@ -32,7 +32,10 @@ pub(in super::super) fn freeze(cgroup: &Path) -> Result<()> {
         true => Ok(()),
         false => Err(AgentError::Busy {
             what: format!("cgroup {}", cgroup.display()),
-            holder: format!("not all of its processes stopped within {} s, and all go on", LIMIT.as_secs()),
+            holder: format!(
+                "not all of its processes stopped within {} s, and all go on",
+                LIMIT.as_secs()
+            ),
         }),
     }
 }
@@ -81,7 +84,10 @@ fn wait_until_frozen(cgroup: &Path, limit: Duration) -> io::Result<bool> {
             tv_nsec: left.subsec_nanos().into(),
         };
         let changed = PollFlags::PRI;
-        match poll(&mut [PollFd::from_borrowed_fd(events.as_fd(), changed)], Some(&timeout)) {
+        match poll(
+            &mut [PollFd::from_borrowed_fd(events.as_fd(), changed)],
+            Some(&timeout),
+        ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -95,7 +101,10 @@ mod tests {
     #[test]
     fn a_cgroup_that_stands_still_is_known_by_its_events() {
         let dir = tempfile::tempdir().unwrap();
-        for (file, text) in [("cgroup.freeze", "0\n"), ("cgroup.events", "populated 1\nfrozen 1\n")] {
+        for (file, text) in [
+            ("cgroup.freeze", "0\n"),
+            ("cgroup.events", "populated 1\nfrozen 1\n"),
+        ] {
             fs::write(dir.path().join(file), text).unwrap();
         }
         assert!(!is_frozen(dir.path()));

@@ -288,7 +288,10 @@ mod tests {
 
     #[test]
     fn the_count_is_that_of_killed_processes_alone() {
-        assert_eq!(parse(b"low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n"), 5);
+        assert_eq!(
+            parse(b"low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n"),
+            5
+        );
         assert_eq!(parse(b""), 0);
         assert_eq!(parse(b"oom_kill x\n"), 0);
     }
@@ -314,7 +317,10 @@ mod tests {
         later.try_recv().unwrap_err();
         assert_eq!(waiting(&watch, 0).try_recv(), Ok(killed), "at once");
         assert_eq!(watch.ended("c"), 1);
-        let ended = WaitForOomReply { kills: 1, ended: true };
+        let ended = WaitForOomReply {
+            kills: 1,
+            ended: true,
+        };
         assert_eq!(later.recv_timeout(Duration::from_secs(5)), Ok(ended));
         assert_eq!(waiting(&watch, 9).try_recv(), Ok(ended), "after the end");
         watch.forget("c");
@@ -341,6 +347,12 @@ mod tests {
         assert_eq!(watch.kills("c"), 0);
         watch.forget("c");
         let reply = answers.recv_timeout(Duration::from_secs(5)).unwrap();
-        assert_eq!(reply, WaitForOomReply { kills: 0, ended: true });
+        assert_eq!(
+            reply,
+            WaitForOomReply {
+                kills: 0,
+                ended: true
+            }
+        );
     }
 }

@@ -208,7 +208,10 @@ impl Plan {
             (Some(Bytes::Exactly(both)), Some(Bytes::Exactly(memory))) => {
                 // Version 1 counts memory and swap together.
                 let swap = both.checked_sub(memory).ok_or_else(|| {
-                    invalid("memory.swap", format!("{both} is less than memory.limit {memory}"))
+                    invalid(
+                        "memory.swap",
+                        format!("{both} is less than memory.limit {memory}"),
+                    )
                 })?;
                 self.write_if_there("memory.swap", "memory.swap.max", swap);
             }
@@ -229,7 +232,10 @@ impl Plan {
         }
         for (member, set) in [
             ("memory.kernel", memory.kernel.is_some_and(|limit| limit > 0)),
-            ("memory.kernelTCP", memory.kernel_tcp.is_some_and(|limit| limit > 0)),
+            (
+                "memory.kernelTCP",
+                memory.kernel_tcp.is_some_and(|limit| limit > 0),
+            ),
             ("memory.swappiness", memory.swappiness.is_some()),
             (
                 "memory.disableOOMKiller",
@@ -275,7 +281,8 @@ impl Plan {
         if let Some(idle) = cpu.idle {
             self.write("cpu.idle", "cpu.idle", idle);
         }
-        if cpu.realtime_runtime.is_some_and(|time| time != 0) || cpu.realtime_period.is_some_and(|time| time != 0)
+        if cpu.realtime_runtime.is_some_and(|time| time != 0)
+            || cpu.realtime_period.is_some_and(|time| time != 0)
         {
             self.not_usable("cpu.realtimeRuntime", "cgroup v2 has nothing like it");
         }
@@ -286,7 +293,8 @@ impl Plan {
             let Some(list) = wanted.as_deref().filter(|list| !list.trim().is_empty()) else {
                 continue;
             };
-            let wanted = Ids::parse(list).ok_or_else(|| invalid(member, format!("{list:?} is no list of numbers")))?;
+            let wanted =
+                Ids::parse(list).ok_or_else(|| invalid(member, format!("{list:?} is no list of numbers")))?;
             let usable = wanted.and(there);
             if there.is_empty() {
                 self.not_usable(member, "the VM's kernel has no cpusets");
@@ -303,7 +311,10 @@ impl Plan {
     fn block_io(&mut self, block_io: &BlockIo) -> Result<()> {
         if let Some(weight) = block_io.weight.filter(|weight| *weight != 0) {
             if !(10..=1000).contains(&weight) {
-                return Err(invalid("blockIO.weight", format!("{weight} is not within 10 to 1000")));
+                return Err(invalid(
+                    "blockIO.weight",
+                    format!("{weight} is not within 10 to 1000"),
+                ));
             }
             let weight = 1 + (weight - 10) * 9999 / 990;
             self.write("blockIO.weight", "io.weight", format!("default {weight}"));
@@ -313,10 +324,22 @@ impl Plan {
         }
         for (member, value) in [
             ("blockIO.weightDevice", &block_io.weight_device),
-            ("blockIO.throttleReadBpsDevice", &block_io.throttle_read_bps_device),
-            ("blockIO.throttleWriteBpsDevice", &block_io.throttle_write_bps_device),
-            ("blockIO.throttleReadIOPSDevice", &block_io.throttle_read_iops_device),
-            ("blockIO.throttleWriteIOPSDevice", &block_io.throttle_write_iops_device),
+            (
+                "blockIO.throttleReadBpsDevice",
+                &block_io.throttle_read_bps_device,
+            ),
+            (
+                "blockIO.throttleWriteBpsDevice",
+                &block_io.throttle_write_bps_device,
+            ),
+            (
+                "blockIO.throttleReadIOPSDevice",
+                &block_io.throttle_read_iops_device,
+            ),
+            (
+                "blockIO.throttleWriteIOPSDevice",
+                &block_io.throttle_write_iops_device,
+            ),
         ] {
             self.not_here(member, value, "it numbers the host's own devices");
         }

@@ -75,7 +75,10 @@ fn shares_become_weights_that_keep_both_ends_and_the_usual_value() {
     let mut before = 0;
     for shares in 2..=262_144 {
         let weight = weight_of_shares(shares);
-        assert!(weight >= before && (1..=10_000).contains(&weight), "{shares}: {weight}");
+        assert!(
+            weight >= before && (1..=10_000).contains(&weight),
+            "{shares}: {weight}"
+        );
         before = weight;
     }
     assert_eq!(writes(json!({"cpu": {"shares": 1024}})), one("cpu.weight", "100"));
