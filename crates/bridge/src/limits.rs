@@ -1,6 +1,6 @@
 //! What containers may use, whether they run, what they have used, and whether they ran out of memory.
 
-use std::sync::Arc;
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use cofferdam_protocol::{
     HResult, NULL_CONTAINER_ID,
@@ -126,6 +126,7 @@ impl Bridge {
             bridge: Arc::clone(self),
             container_id: container_id.to_owned(),
             last: WaitForOomReply::default(),
+            asked: None,
         })
     }
 
@@ -141,11 +142,23 @@ impl Bridge {
 }
 
 /// How often the kernel kills processes of a container for want of memory.
-#[derive(Debug)]
 pub struct OomEvents {
     bridge: Arc<Bridge>,
     container_id: String,
     last: WaitForOomReply,
+    /// The request under way. It outlives the future of a caller that gave up: the guest would keep each one.
+    asked: Option<Asked>,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<WaitForOomReply, BridgeError>> + Send>>;
+
+impl fmt::Debug for OomEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OomEvents")
+            .field("container_id", &self.container_id)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OomEvents {
@@ -159,11 +172,19 @@ impl OomEvents {
         if self.last.ended {
             return Ok(None);
         }
-        let wait = WaitForOom {
-            kills_seen: self.last.kills,
-        };
-        let call = context::<WaitForOom>(&self.container_id, "");
-        let reply = match self.bridge.call(call, wait).await {
+        let asked = self.asked.get_or_insert_with(|| {
+            let (bridge, call) = (
+                Arc::clone(&self.bridge),
+                context::<WaitForOom>(&self.container_id, ""),
+            );
+            let wait = WaitForOom {
+                kills_seen: self.last.kills,
+            };
+            Box::pin(async move { bridge.call(call, wait).await })
+        });
+        let answered = asked.await;
+        self.asked = None;
+        let reply = match answered {
             // Its state has been deleted meanwhile.
             Err(error) if error.result() == Some(HResult::CONTAINER_NOT_FOUND) => WaitForOomReply {
                 ended: true,

@@ -88,6 +88,32 @@ async fn a_death_that_ends_the_container_is_told_before_the_end() {
 }
 
 #[tokio::test]
+async fn giving_up_and_waiting_again_asks_the_guest_once_and_loses_nothing() {
+    let (bridge, mut peer) = connected().await;
+    let mut events = bridge.container_oom("c").unwrap();
+    for _ in 0..3 {
+        tokio::select! {
+            biased;
+            heard = events.next() => panic!("{heard:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    let (id, _) = peer.expect::<WaitForOom>().await;
+    peer.succeed::<WaitForOom>(
+        id,
+        WaitForOomReply {
+            kills: 1,
+            ended: false,
+        },
+    )
+    .await;
+    assert_eq!(events.next().await.unwrap(), Some(1));
+    drop(events);
+    drop(bridge);
+    assert_eq!(peer.try_next().await, None, "nothing else was asked");
+}
+
+#[tokio::test]
 async fn a_container_whose_state_is_deleted_has_ended() {
     let (bridge, mut peer) = connected().await;
     let mut events = bridge.container_oom("c").unwrap();

@@ -48,7 +48,7 @@ impl Container {
             .unwrap()
             .push(json!({"type": "cgroup"}));
         spec["mounts"].as_array_mut().unwrap().push(json!({
-            "destination": "/cg", "type": "cgroup", "source": "cgroup", "options": ["ro"]
+            "destination": "/cg", "type": "cgroup", "source": "cgroup", "options": ["rw"]
         }));
         let plan = pod.plan(&spec);
         let allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
@@ -178,6 +178,26 @@ async fn the_limits_of_a_spec_are_those_of_its_cgroup_and_can_be_changed() {
     ] {
         assert_eq!(container.cgroup(file).await, value, "{file}");
     }
+    // It may write to its cgroup, but that is not to say that it may lift its limits.
+    for write in [
+        "max > /cg/memory.max",
+        "max > /cg/pids.max",
+        "0 > /cg/cgroup.freeze",
+    ] {
+        let lifted = container
+            .says(&format!(
+                "if (echo {write}) 2>/dev/null; then echo lifted; else echo denied; fi"
+            ))
+            .await;
+        assert_eq!(lifted, "denied", "{write}");
+    }
+    assert_eq!(
+        container
+            .says("if mkdir /cg/below && rmdir /cg/below; then echo made; else echo denied; fi")
+            .await,
+        "made",
+        "it is mounted writable"
+    );
     let handle = container.handle.clone();
     let (pids, memory, used_before) = metrics(&handle.stats().await.unwrap());
     assert_eq!((pids, memory), (32, 64 * MIB));
@@ -314,6 +334,14 @@ async fn running_out_of_memory_is_told_from_every_other_death() {
     assert_eq!(status, 137);
     assert!(ended.handle.out_of_memory().await.unwrap().init_killed);
     ended.delete().await;
+
+    // Without any limit but the VM's own memory: the VM lives on.
+    let mut container = Container::start(&pod, "unlimited", json!({})).await;
+    container.tell(FILL).await;
+    let (status, ended) = container.wait(&pod).await;
+    assert_eq!(status, 137);
+    assert!(ended.handle.out_of_memory().await.unwrap().init_killed);
+    ended.delete().await;
     pod.assert_empty("at the end").await;
     pod.shut_down().await;
 }
@@ -406,19 +434,27 @@ async fn all_containers_together_stay_within_the_limits_of_the_pod() {
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 async fn a_spec_with_a_limit_that_makes_no_sense_is_refused_with_its_member() {
     let pod = Pod::boot().await;
-    let mut spec = pod.layered("a.scratch", "true", &[]);
-    spec["linux"]["resources"] = json!({"memory": {"limit": 64 * MIB, "swap": 1}});
-    let plan = pod.plan(&spec);
-    let mut allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
-    let refused = Created::create(pod.vm.clone(), "a", &plan.container_root, &plan.spec).await;
-    let Err(RunError::Create(refused)) = refused else {
-        panic!("created")
-    };
-    assert!(
-        refused.to_string().contains("linux.resources.memory.swap"),
-        "{refused}"
-    );
-    allocation.release().await.unwrap();
-    pod.assert_empty("after the refusal").await;
+    for (memory, said) in [
+        (
+            json!({"limit": 64 * MIB, "swap": 1}),
+            "linux.resources.memory.swap: 1 is less",
+        ),
+        (
+            json!({"limit": 8192}),
+            "linux.resources.memory.limit 8192: it is too little",
+        ),
+    ] {
+        let mut spec = pod.layered("a.scratch", "true", &[]);
+        spec["linux"]["resources"] = json!({ "memory": memory });
+        let plan = pod.plan(&spec);
+        let mut allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
+        let refused = Created::create(pod.vm.clone(), "a", &plan.container_root, &plan.spec).await;
+        let Err(RunError::Create(refused)) = refused else {
+            panic!("created")
+        };
+        assert!(refused.to_string().contains(said), "{refused}");
+        allocation.release().await.unwrap();
+        pod.assert_empty("after the refusal").await;
+    }
     pod.shut_down().await;
 }

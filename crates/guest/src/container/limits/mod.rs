@@ -26,6 +26,13 @@ pub(super) fn set_at_creation(cgroup: &Path, limits: &Value) -> Result<Vec<Strin
         writes, not_usable, ..
     } = resources::plan(limits, &Facts::of(cgroup))?;
     apply::apply(cgroup, &writes)?;
+    // The first process is there already, and is killed where not even it fits.
+    if oom::kills_of(cgroup) > 0 {
+        let limit = limits.pointer("/memory/limit").unwrap_or(&Value::Null);
+        return Err(AgentError::Invalid(format!(
+            "linux.resources.memory.limit {limit}: it is too little for a process to start"
+        )));
+    }
     Ok(not_usable)
 }
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Most requests that wait for one container.
-const MAX_WAITERS: usize = 64;
+const MAX_WAITERS: usize = 256;
 /// `memory.events` has seven short lines.
 const EVENTS_BYTES: usize = 1024;
 
@@ -237,6 +237,13 @@ fn send(answers: Vec<(Answer, WaitForOomReply)>) {
     for (answer, reply) in answers {
         answer(reply);
     }
+}
+
+/// How many processes of a cgroup have been killed; 0 where the kernel does not count.
+pub(super) fn kills_of(cgroup: &Path) -> u64 {
+    File::open(cgroup.join("memory.events"))
+        .and_then(|events| kills(&events))
+        .unwrap_or(0)
 }
 
 fn kills(events: &File) -> io::Result<u64> {
