@@ -358,7 +358,11 @@ impl Bridge {
 
     /// Sends a request and waits for its answer, no longer than the operation's limit. Dropping the future at any
     /// point leaves nothing behind: the request is sent whole or not at all.
-    async fn call<P: Payload>(&self, call: CallContext, payload: P) -> Result<P::Reply, BridgeError> {
+    pub(crate) async fn call<P: Payload>(
+        &self,
+        call: CallContext,
+        payload: P,
+    ) -> Result<P::Reply, BridgeError> {
         let body = Request::new(call.container_id.clone(), payload).to_body();
         let exchange = self.exchange(&call, &body);
         let answer = match self.options.timeouts.of(P::TYPE) {
@@ -420,7 +424,7 @@ pub(crate) fn context<P: Payload>(container_id: &str, subject: impl Into<String>
 }
 
 /// What a modification is about, in words.
-fn subject(request: &ModificationRequest) -> String {
+pub(crate) fn subject(request: &ModificationRequest) -> String {
     let place = match &request.resource {
         Resource::MappedVirtualDisk(disk) => {
             format!(" {}:{} on {}", disk.controller, disk.lun, disk.mount_path)
@@ -431,7 +435,10 @@ fn subject(request: &ModificationRequest) -> String {
         Resource::MappedDirectory(share) => format!(" {} on {}", share.share_name, share.mount_path),
         Resource::Network(adapter) => format!(" {}", adapter.id),
         Resource::ContainerMount(mount) => format!(" on {}", mount.destination),
-        Resource::Unknown { .. } => String::new(),
+        Resource::Freezer(freezer) => format!(" to {}", if freezer.frozen { "stand still" } else { "go on" }),
+        Resource::ContainerConstraints(_) | Resource::PodLimits(_) | Resource::Unknown { .. } => {
+            String::new()
+        }
     };
     format!("{:?} {}{place}", request.request_type, request.resource.name())
 }

@@ -32,11 +32,13 @@ mod calls;
 mod connection;
 mod error;
 mod exits;
+mod limits;
 mod options;
 mod vm_properties;
 
 pub use calls::{Bridge, Negotiated};
 pub use error::{BridgeError, CallContext, CloseReason, GuestFailure};
 pub use exits::ContainerExit;
+pub use limits::OomEvents;
 pub use options::{Options, Timeouts};
 pub use vm_properties::GuestMounts;

@@ -34,7 +34,7 @@ pub struct Timeouts {
     pub execute: Option<Duration>,
     /// `ModifySettings`: the guest waits for devices and mounts them.
     pub modify: Option<Duration>,
-    /// Everything else, but `WaitForProcess`, which has no limit.
+    /// Everything else, but `WaitForProcess` and the wait for a container to run out of memory, which have no limit.
     pub other: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl Timeouts {
             message::CREATE => self.create,
             message::EXECUTE_PROCESS => self.execute,
             message::MODIFY_SETTINGS => self.modify,
-            message::WAIT_FOR_PROCESS => None,
+            message::WAIT_FOR_PROCESS | message::WAIT_FOR_OOM => None,
             _ => self.other,
         }
     }

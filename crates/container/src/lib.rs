@@ -7,6 +7,7 @@
 pub mod facts;
 
 mod allocate;
+mod control;
 mod exec;
 mod holding;
 mod hot_mount;
@@ -17,6 +18,7 @@ mod streams;
 
 pub use crate::{
     allocate::{AllocateError, Allocation, ReleaseError, Subject},
+    control::{limit_pod, pod_stats},
     exec::Executed,
     hot_mount::{HotMount, HotMountError, Mounted, Mounts},
     leftovers::{LeftoversError, left_behind},

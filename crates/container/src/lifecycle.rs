@@ -73,8 +73,8 @@ pub struct Running {
 /// What can be done to a running container from elsewhere while it is waited for.
 #[derive(Clone)]
 pub struct Handle {
-    bridge: Arc<Bridge>,
-    id: String,
+    pub(crate) bridge: Arc<Bridge>,
+    pub(crate) id: String,
     process: u32,
 }
 

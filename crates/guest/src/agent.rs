@@ -50,7 +50,8 @@ impl Agent {
             containers: Containers::new(
                 Arc::clone(&reaper),
                 Arc::new(move |notification| notifications.send(notification)),
-            ),
+            )
+            .during(starting)?,
             reaper,
             processes: Processes::default(),
             outbox,

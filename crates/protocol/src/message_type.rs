@@ -97,6 +97,7 @@ impl MessageType {
             m::NEGOTIATE_PROTOCOL => "NegotiateProtocol",
             m::DUMP_STACKS => "DumpStacks",
             m::DELETE_CONTAINER_STATE => "DeleteContainerState",
+            m::WAIT_FOR_OOM => "CofferdamWaitForOom",
             _ => return None,
         })
     }
@@ -141,6 +142,7 @@ mod tests {
             (m::NEGOTIATE_PROTOCOL, 0x1010_0b01, "NegotiateProtocol"),
             (m::DUMP_STACKS, 0x1010_0c01, "DumpStacks"),
             (m::DELETE_CONTAINER_STATE, 0x1010_0d01, "DeleteContainerState"),
+            (m::WAIT_FOR_OOM, 0x101c_0101, "CofferdamWaitForOom"),
         ] {
             assert_eq!(message_type.0, word, "{name}");
             assert_eq!(message_type.to_string(), name);

@@ -3,9 +3,12 @@
 //! Each resource's struct has the members of both the older and the newer original. Members with their zero value
 //! are not written, and an absent member is its zero value: controller 0 and LUN 0 are never on the wire.
 
+mod limits;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 use serde_json::Value;
 
+pub use self::limits::{Constraints, Freezer};
 use crate::json::{self, is_zero};
 
 /// What to do with a resource.
@@ -48,6 +51,14 @@ impl ModificationRequest {
             resource,
         }
     }
+
+    /// Changes `resource`.
+    pub fn update(resource: Resource) -> Self {
+        Self {
+            request_type: RequestType::Update,
+            resource,
+        }
+    }
 }
 
 /// A resource of the guest.
@@ -67,6 +78,12 @@ pub enum Resource {
     Network(Network),
     /// A mount of a running container. An extension: see [`ContainerMount`].
     ContainerMount(ContainerMount),
+    /// Limits of a container.
+    ContainerConstraints(Constraints),
+    /// Limits of all containers together. An extension: see [`Constraints`].
+    PodLimits(Constraints),
+    /// Whether a container runs. An extension: see [`Freezer`].
+    Freezer(Freezer),
     /// A resource this crate has no type for. To be answered with an error, not taken for broken JSON.
     Unknown {
         /// Its name.
@@ -96,6 +113,9 @@ impl Resource {
             Self::MappedDirectory(_) => "MappedDirectory",
             Self::Network(_) => "Network",
             Self::ContainerMount(_) => "CofferdamContainerMount",
+            Self::ContainerConstraints(_) => "ContainerConstraints",
+            Self::PodLimits(_) => "CofferdamPodLimits",
+            Self::Freezer(_) => "CofferdamFreezer",
             Self::Unknown { resource_type, .. } => resource_type,
         }
     }
@@ -115,6 +135,9 @@ impl Resource {
             "MappedDirectory" => Self::MappedDirectory(json::from_value(object)?),
             "Network" => Self::Network(json::from_value(object)?),
             "CofferdamContainerMount" => Self::ContainerMount(json::from_value(object)?),
+            "ContainerConstraints" => Self::ContainerConstraints(json::from_value(object)?),
+            "CofferdamPodLimits" => Self::PodLimits(json::from_value(object)?),
+            "CofferdamFreezer" => Self::Freezer(json::from_value(object)?),
             _ => Self::Unknown {
                 resource_type,
                 settings,
@@ -136,6 +159,10 @@ impl Serialize for ModificationRequest {
             Resource::MappedDirectory(settings) => request.serialize_field("Settings", settings)?,
             Resource::Network(settings) => request.serialize_field("Settings", settings)?,
             Resource::ContainerMount(settings) => request.serialize_field("Settings", settings)?,
+            Resource::ContainerConstraints(settings) | Resource::PodLimits(settings) => {
+                request.serialize_field("Settings", settings)?;
+            }
+            Resource::Freezer(settings) => request.serialize_field("Settings", settings)?,
             Resource::Unknown {
                 settings: Value::Null,
                 ..

@@ -12,6 +12,7 @@ use cofferdam_protocol::{
     message::*,
     message_type::Kind,
     ports,
+    settings::Resource,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    FaultPoint, GuestStep, containers,
+    FaultPoint, GuestStep, containers, control,
     host::Refusal,
     vm::{StepError, Vm},
 };
@@ -132,6 +133,7 @@ impl Agent {
             MODIFY_SETTINGS => self.answer(&frame, Self::modify).await,
             DUMP_STACKS => self.answer(&frame, Self::dump_stacks).await,
             DELETE_CONTAINER_STATE => self.answer(&frame, Self::delete).await,
+            WAIT_FOR_OOM => self.wait_for_oom(&frame).await,
             other => self.refuse(&frame, HResult::UNKNOWN_MESSAGE, format!("{other} is not known")),
         }
     }
@@ -148,7 +150,7 @@ impl Agent {
         self.settle(frame, &request.base.activity_id, step.finish(act(self, &request)));
     }
 
-    /// As [`Agent::answer`], for the one request whose answer takes its time.
+    /// As [`Agent::answer`], for a request whose answer takes its time.
     async fn wait(&self, frame: &Frame) {
         let Some((request, step)) = self.read::<WaitForProcess>(frame).await else {
             return;
@@ -156,6 +158,18 @@ impl Agent {
         let exited = containers::wait(&self.vm, &request.payload).await;
         let answer = exited.map(|exit_code| Answer::Reply(WaitForProcessReply { exit_code }));
         self.settle(frame, &request.base.activity_id, step.finish(answer));
+    }
+
+    async fn wait_for_oom(&self, frame: &Frame) {
+        let Some((request, step)) = self.read::<WaitForOom>(frame).await else {
+            return;
+        };
+        let told = control::wait_for_oom(&self.vm, &request.base.container_id, &request.payload).await;
+        self.settle(
+            frame,
+            &request.base.activity_id,
+            step.finish(told.map(Answer::Reply)),
+        );
     }
 
     async fn read<P: Payload + std::fmt::Debug>(
@@ -237,6 +251,7 @@ impl Agent {
                     delete_container_state_supported: true,
                     cofferdam_container_mounts: !self.vm.options.without_container_mounts,
                     cofferdam_mounts: true,
+                    cofferdam_limits: true,
                 },
                 ..Default::default()
             },
@@ -314,6 +329,10 @@ impl Agent {
             if wanted.contains(&PropertyType::Mounts) {
                 properties.mounts = Some(self.vm.state().mounts.listed());
             }
+            if wanted.contains(&PropertyType::Statistics) {
+                let running = self.vm.state().running_containers();
+                properties.metrics = Some(serde_json::json!({"pids": {"current": running}}));
+            }
             if wanted.contains(&PropertyType::AgentMemory) {
                 properties.agent_memory = Some(AgentMemory::default());
             }
@@ -328,6 +347,9 @@ impl Agent {
         if wanted.contains(&PropertyType::Statistics) {
             properties.metrics = all.metrics;
         }
+        if wanted.contains(&PropertyType::OutOfMemory) {
+            properties.out_of_memory = all.out_of_memory;
+        }
         Ok(Answer::Reply(GetPropertiesReply {
             properties: InString(properties),
         }))
@@ -337,6 +359,10 @@ impl Agent {
         let mut state = self.vm.state();
         if !request.base.is_vm() {
             state.modify_container(&request.base.container_id, &request.payload.request)?;
+            return Ok(Answer::Reply(Empty {}));
+        }
+        if let Resource::PodLimits(limits) = &request.payload.request.resource {
+            state.constrain_pod(limits)?;
             return Ok(Answer::Reply(Empty {}));
         }
         let in_use = state.paths_in_use();

@@ -31,6 +31,10 @@ impl State {
             (Resource::ContainerMount(mount), RequestType::Remove) => {
                 self.take_out(container_id, &mount.destination)
             }
+            (Resource::ContainerConstraints(limits), RequestType::Update) => {
+                self.constrain(container_id, limits)
+            }
+            (Resource::Freezer(freezer), RequestType::Update) => self.freeze(container_id, freezer.frozen),
             _ => Err(Refusal::violation(
                 "a modification of the VM is sent to a container",
             )),

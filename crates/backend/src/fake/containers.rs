@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     FakeProgram, ProgramFor,
     container_mounts::ContainerMounts,
+    control::Controlled,
     guest::is_within,
     host::Refusal,
     program::Stdio,
@@ -34,6 +35,7 @@ pub(super) struct Container {
     paths: Vec<String>,
     /// What was mounted in it since it runs.
     pub(super) injected: ContainerMounts,
+    pub(super) controlled: Controlled,
     life: Life,
     /// How its end will be reported.
     end: NotificationType,
@@ -79,6 +81,14 @@ impl State {
             .collect()
     }
 
+    /// How many containers run.
+    pub(super) fn running_containers(&self) -> usize {
+        self.containers
+            .values()
+            .filter(|container| container.is_running())
+            .count()
+    }
+
     /// Whether a process of the container lives.
     fn process(&self, process_id: u32) -> Result<&Process, Refusal> {
         self.processes
@@ -122,6 +132,7 @@ impl State {
                 command,
                 paths,
                 injected: ContainerMounts::new(),
+                controlled: Controlled::new(&spec["linux"]["resources"]),
                 life,
                 end,
             },
@@ -166,6 +177,17 @@ impl State {
         }
     }
 
+    /// Signals a container's first process, which must run.
+    pub(super) fn kill_init(&mut self, container_id: &str, signal: i32) -> Result<(), Refusal> {
+        let Life::Running { init } = self.container(container_id)?.life else {
+            let message = format!("container {container_id} is not running");
+            return Err(Refusal::with(HResult::INVALID_STATE, message));
+        };
+        // One that exits this very moment takes no signal any more.
+        let _ = self.process(init)?.signals.send(signal);
+        Ok(())
+    }
+
     /// Marks a container as exited. `Some` has its one notification.
     fn exit(&mut self, container_id: &str) -> Option<ContainerNotification> {
         let container = self.containers.get_mut(container_id)?;
@@ -175,6 +197,7 @@ impl State {
         container.life = Life::Exited;
         // They were its namespace's, and that is gone.
         container.injected.clear();
+        container.controlled.end();
         Some(ContainerNotification {
             container_id: container_id.to_owned(),
             activity_id: container.activity_id.clone(),
@@ -210,7 +233,7 @@ impl State {
     }
 
     pub(super) fn properties(&mut self, container_id: &str) -> Result<Properties, Refusal> {
-        self.container(container_id)?;
+        let out_of_memory = self.container(container_id)?.controlled.out_of_memory();
         let mine = |process: &Process| {
             process.container_id.as_deref() == Some(container_id) && process.exit_code.borrow().is_none()
         };
@@ -221,6 +244,7 @@ impl State {
         Ok(Properties {
             process_list,
             metrics: Some(serde_json::json!({"pids": {"current": 1}})),
+            out_of_memory: Some(out_of_memory),
             ..Properties::default()
         })
     }
@@ -271,7 +295,17 @@ impl Container {
         matches!(self.life, Life::Running { .. })
     }
 
+    pub(super) fn has_exited(&self) -> bool {
+        self.life == Life::Exited
+    }
+
     fn check_life(&self, id: &str, is_init: bool) -> Result<(), Refusal> {
+        if self.controlled.frozen {
+            return Err(Refusal::with(
+                HResult::INVALID_STATE,
+                format!("container {id} is paused"),
+            ));
+        }
         match (self.life, is_init) {
             (Life::Created, true) | (Life::Running { .. }, false) => Ok(()),
             (life, _) => Err(Refusal::with(

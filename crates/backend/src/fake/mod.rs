@@ -26,6 +26,7 @@
 mod agent;
 mod container_mounts;
 mod containers;
+mod control;
 mod faults;
 mod guest;
 mod host;
@@ -109,6 +110,31 @@ impl FakeBackend {
     /// The mounts that were brought into a container while it runs, by destination. None once it has ended.
     pub fn container_mounts(&self, container_id: &str) -> ContainerMounts {
         self.vm.state().container_mounts(container_id)
+    }
+
+    /// The limits a container is under: those of its spec, and what was changed since.
+    pub fn container_limits(&self, container_id: &str) -> Option<serde_json::Value> {
+        let state = self.vm.state();
+        let container = state.containers.get(container_id)?;
+        Some(container.controlled.limits.clone())
+    }
+
+    /// The limits of all containers together; `null` while there are none.
+    pub fn pod_limits(&self) -> serde_json::Value {
+        self.vm.state().pod_limits.clone()
+    }
+
+    /// Whether a container stands still.
+    pub fn is_paused(&self, container_id: &str) -> bool {
+        let state = self.vm.state();
+        let container = state.containers.get(container_id);
+        container.is_some_and(|container| container.controlled.frozen)
+    }
+
+    /// Kills a process of a container for want of memory: its first one, or (`init` is `false`) another. Whether
+    /// there was such a process.
+    pub fn run_out_of_memory(&self, container_id: &str, init: bool) -> bool {
+        self.vm.state().run_out_of_memory(container_id, init).is_ok()
     }
 
     /// Containers the guest has state of.

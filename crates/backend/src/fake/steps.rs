@@ -92,13 +92,21 @@ pub enum GuestStep {
     AddContainerMount,
     /// `CofferdamContainerMount` Remove.
     RemoveContainerMount,
+    /// The wait for a container to run out of memory.
+    WaitForOom,
+    /// `ContainerConstraints`.
+    UpdateContainer,
+    /// `CofferdamPodLimits`.
+    UpdatePod,
+    /// `CofferdamFreezer`, either way.
+    Freeze,
     /// Anything else.
     Other,
 }
 
 impl From<&ModificationRequest> for GuestStep {
     fn from(request: &ModificationRequest) -> Self {
-        use RequestType::{Add, Remove};
+        use RequestType::{Add, Remove, Update};
         match (&request.resource, request.request_type) {
             (Resource::MappedVirtualDisk(_), Add) => Self::MountScsi,
             (Resource::MappedVirtualDisk(_), Remove) => Self::UnmountScsi,
@@ -111,6 +119,9 @@ impl From<&ModificationRequest> for GuestStep {
             (Resource::CombinedLayers(_), Remove) => Self::RemoveCombinedLayers,
             (Resource::ContainerMount(_), Add) => Self::AddContainerMount,
             (Resource::ContainerMount(_), Remove) => Self::RemoveContainerMount,
+            (Resource::ContainerConstraints(_), Update) => Self::UpdateContainer,
+            (Resource::PodLimits(_), Update) => Self::UpdatePod,
+            (Resource::Freezer(_), Update) => Self::Freeze,
             _ => Self::Other,
         }
     }
@@ -131,6 +142,7 @@ impl From<MessageType> for GuestStep {
             m::SHUTDOWN_GRACEFUL | m::SHUTDOWN_FORCED => Self::Shutdown,
             m::DUMP_STACKS => Self::DumpStacks,
             m::DELETE_CONTAINER_STATE => Self::DeleteContainerState,
+            m::WAIT_FOR_OOM => Self::WaitForOom,
             _ => Self::Other,
         }
     }

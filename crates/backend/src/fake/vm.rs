@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use serde_json::Value;
 use tokio::{
     io::DuplexStream,
     sync::{mpsc, watch},
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) log: Option<mpsc::UnboundedSender<Vec<u8>>>,
     pub(super) steps: Vec<Step>,
     pub(super) violations: Vec<String>,
+    pub(super) pod_limits: Value,
     listeners: BTreeMap<u32, (u64, mpsc::UnboundedSender<BoxStream>)>,
 }
 

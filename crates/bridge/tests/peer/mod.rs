@@ -95,6 +95,7 @@ pub(crate) fn linux(everything: bool) -> NegotiateProtocolReply {
                 delete_container_state_supported: everything,
                 cofferdam_container_mounts: everything,
                 cofferdam_mounts: everything,
+                cofferdam_limits: everything,
             },
             ..Default::default()
         },

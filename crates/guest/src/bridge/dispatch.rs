@@ -1,7 +1,7 @@
 //! Which part serves which message (GCS bridge protocol §6).
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use cofferdam_protocol::{
         self as m, Capabilities, Create, DumpStacksReply, Empty, ExecuteProcess, ExecuteProcessReply,
         GuestDefinedCapabilities, INFINITE_TIMEOUT_MS, ModifySettings, NegotiateProtocol,
         NegotiateProtocolReply, Request, RequestBase, ResizeConsole, SchemaVersion, SignalProcess,
-        WaitForProcess, WaitForProcessReply,
+        WaitForOom, WaitForProcess, WaitForProcessReply,
     },
 };
 use rustix::process::Signal;
@@ -29,10 +29,13 @@ use crate::{
     process::{Process, stdio, stdio::Streams, vm},
 };
 
-/// Whether a message is served by the reading thread: it never blocks, and WaitForProcess must not hold a thread
-/// for as long as a process lives.
+/// Whether a message is served by the reading thread: it never blocks, and a wait must not hold a thread for as long
+/// as a process lives.
 pub(super) fn is_immediate(message_type: MessageType) -> bool {
-    matches!(message_type, m::NEGOTIATE_PROTOCOL | m::WAIT_FOR_PROCESS)
+    matches!(
+        message_type,
+        m::NEGOTIATE_PROTOCOL | m::WAIT_FOR_PROCESS | m::WAIT_FOR_OOM
+    )
 }
 
 /// Serves one request.
@@ -77,6 +80,7 @@ pub(super) fn serve(agent: &Arc<Agent>, session: &Arc<Session>, frame: Frame, mu
             }),
             |answer| halve(&mut answer.guest_stacks),
         ),
+        m::WAIT_FOR_OOM => wait_for_oom(agent, &base, body, reply),
         m::DELETE_CONTAINER_STATE => reply.send(delete(agent, &base)),
         unknown => reply.send::<Empty>(Err(AgentError::UnknownMessage(unknown.0))),
     }
@@ -104,6 +108,7 @@ fn negotiate(body: &[u8]) -> Result<NegotiateProtocolReply> {
                 delete_container_state_supported: true,
                 cofferdam_container_mounts: true,
                 cofferdam_mounts: true,
+                cofferdam_limits: true,
             },
             ..Capabilities::default()
         },
@@ -177,13 +182,8 @@ fn wait(agent: &Arc<Agent>, body: &[u8], reply: Reply) {
         return reply.send::<Empty>(Err(AgentError::UnknownProcess(pid)));
     };
     // Both the end and the time-out want the reply; whoever comes first takes it.
-    let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
-    let take = |reply: &std::sync::Mutex<Option<Reply>>| {
-        reply
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take()
-    };
+    let reply = Arc::new(Mutex::new(Some(reply)));
+    let take = |reply: &Mutex<Option<Reply>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
     let at_end = Arc::clone(&reply);
     let waiting = process.wait(move |code| {
         if let Some(reply) = take(&at_end) {
@@ -212,6 +212,31 @@ fn wait(agent: &Arc<Agent>, body: &[u8], reply: Reply) {
     }
 }
 
+fn wait_for_oom(agent: &Agent, base: &RequestBase, body: &[u8], reply: Reply) {
+    let request = match Request::<WaitForOom>::from_body(body) {
+        Ok(request) => request.payload,
+        Err(error) => return reply.send::<Empty>(Err(error.into())),
+    };
+    // The wait takes the reply with it only if it is accepted.
+    let reply = Arc::new(Mutex::new(Some(reply)));
+    let take = |reply: &Mutex<Option<Reply>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let when_due = Arc::clone(&reply);
+    let waiting = container_id(base).and_then(|id| {
+        agent
+            .containers
+            .wait_for_oom(id, request.kills_seen, move |answer| {
+                if let Some(reply) = take(&when_due) {
+                    reply.send(Ok(answer));
+                }
+            })
+    });
+    if let Err(error) = waiting
+        && let Some(reply) = take(&reply)
+    {
+        reply.send::<Empty>(Err(error));
+    }
+}
+
 /// A process, if it is the VM's or that container's.
 fn process_of(agent: &Agent, base: &RequestBase, pid: u32) -> Result<Arc<Process>> {
     if !base.is_vm() {
@@ -234,8 +259,8 @@ fn signal(agent: &Agent, base: &RequestBase, body: &[u8]) -> Result<Empty> {
     let process = process_of(agent, base, request.process_id)?;
     let pid = process.pid();
     if agent
-        .reaper
-        .signal(pid, signal)
+        .containers
+        .signal(&process, signal)
         .during(|| format!("signalling process {pid}"))?
     {
         Ok(Empty {})

@@ -1,7 +1,8 @@
-//! `GetProperties` (GCS bridge protocol §6), and two properties of our own.
+//! `GetProperties` (GCS bridge protocol §6), and properties of our own.
 //!
 //! For the VM itself (null container id) the query may hold `Mounts`, the mounts made since the agent started, and
-//! `AgentMemory`, the agent's resident memory. The guest says so with the capability `CofferdamMounts`.
+//! `AgentMemory`, the agent's resident memory. The guest says so with the capability `CofferdamMounts`. The capability
+//! `CofferdamLimits` speaks of `OutOfMemory`, of a container, and of `Statistics`, of all containers of the VM together.
 
 use cofferdam_protocol::{
     json::InString,
@@ -61,6 +62,13 @@ pub(super) fn of_container(agent: &Agent, id: &str, names: &[String]) -> Result<
             "Statistics" => {
                 properties.insert("LCOWMetrics".into(), stats::read(&container.cgroup()));
             }
+            "OutOfMemory" => {
+                let verdict = agent.containers.out_of_memory(id)?;
+                properties.insert(
+                    "OutOfMemory".into(),
+                    json!({"Kills": verdict.kills, "InitKilled": verdict.init_killed}),
+                );
+            }
             other => tracing::warn!(
                 property = other,
                 container = id,
@@ -81,6 +89,10 @@ pub(super) fn of_vm(agent: &Agent, names: &[String]) -> Result<Answer> {
             "Mounts" => {
                 properties.insert("Mounts".into(), agent.mounts()?.into());
             }
+            "Statistics" => {
+                let pod = stats::read(&agent.containers.pod_cgroup());
+                properties.insert("LCOWMetrics".into(), pod);
+            }
             "AgentMemory" => {
                 let bytes = agent::resident_bytes();
                 properties.insert("AgentMemory".into(), json!({"RssBytes": bytes}));
@@ -90,7 +102,7 @@ pub(super) fn of_vm(agent: &Agent, names: &[String]) -> Result<Answer> {
     }
     if properties.is_empty() {
         return Err(AgentError::NotSupported(
-            "the VM itself has only the properties Mounts and AgentMemory".into(),
+            "the VM itself has only the properties Mounts, Statistics and AgentMemory".into(),
         ));
     }
     Ok(Answer {

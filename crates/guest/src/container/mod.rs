@@ -1,6 +1,10 @@
 //! Containers: their lives from Create to DeleteContainerState (GCS bridge protocol §6).
 
+mod console;
+mod control;
 mod hot;
+mod limits;
+mod names;
 mod removal;
 pub(crate) mod sandbox;
 pub(crate) mod spec;
@@ -8,8 +12,7 @@ pub(crate) mod stats;
 
 use std::{
     collections::HashMap,
-    fs,
-    io::Write as _,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     time::Duration,
@@ -19,7 +22,11 @@ use cofferdam_mounting::mount_point;
 use cofferdam_protocol::message::{
     ContainerConfig, ContainerNotification, NotificationType, ProcessParameters, SchemaVersion,
 };
+use console::{set_initial_size, set_size};
+use control::Control;
 use hot::HotMounts;
+use limits::oom::OomWatch;
+use names::{check_id, write_document};
 use removal::remove_cgroup;
 use rustix::process::Signal;
 use sandbox::Staged;
@@ -38,8 +45,6 @@ use crate::{
 
 /// Root of the cgroup hierarchy.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Longest container id.
-const ID_BYTES: usize = 128;
 /// How long the end of a killed first process may take.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -55,6 +60,8 @@ pub(crate) struct Container {
     /// Whose `sandbox://` directories its mounts mean.
     sandbox_root: OnceLock<PathBuf>,
     hot: HotMounts,
+    control: Control,
+    oom: Arc<OomWatch>,
     state: Mutex<State>,
     notify: Notify,
 }
@@ -87,17 +94,23 @@ pub(crate) struct Containers {
     table: Mutex<HashMap<String, Arc<Container>>>,
     runtime: Runtime,
     reaper: Arc<Reaper>,
+    oom: Arc<OomWatch>,
+    /// One change of the limits of all at a time.
+    pod_changes: Mutex<()>,
     notify: Notify,
 }
 
 impl Containers {
-    pub(crate) fn new(reaper: Arc<Reaper>, notify: Notify) -> Self {
-        Self {
+    /// No containers. Starts the thread that hears of their memory.
+    pub(crate) fn new(reaper: Arc<Reaper>, notify: Notify) -> io::Result<Self> {
+        Ok(Self {
             table: Mutex::default(),
             runtime: Runtime::new(Arc::clone(&reaper)),
             reaper,
+            oom: OomWatch::start()?,
+            pod_changes: Mutex::default(),
             notify,
-        }
+        })
     }
 
     /// The container named `id`.
@@ -133,6 +146,8 @@ impl Containers {
             scratch,
             sandbox_root: OnceLock::new(),
             hot: HotMounts::default(),
+            control: Control::default(),
+            oom: Arc::clone(&self.oom),
             state: Mutex::new(State {
                 phase: Phase::Creating,
                 init: None,
@@ -199,6 +214,18 @@ impl Containers {
         }
         let terminal = spec::wants_console(&completed.spec);
         let ends = self.runtime.create(id, &container.bundle, terminal, &init)?;
+        // Nothing of the container's own has run yet.
+        for line in limits::set_at_creation(&container.cgroup(), &completed.limits)? {
+            tracing::warn!(
+                container = id,
+                "a limit of the container's document does not hold: {line}"
+            );
+        }
+        self.oom.add(id, &container.cgroup());
+        if init.is_done() {
+            // Nobody was told of its end.
+            self.oom.ended(id);
+        }
         if let ProcessEnds::Console(console) = &ends {
             set_initial_size(console, &completed.spec["process"]);
         }
@@ -215,6 +242,7 @@ impl Containers {
         if let Err(error) = self.runtime.delete(&container.id) {
             tracing::warn!(container = container.id, %error, "cleaning up after a failed create");
         }
+        self.oom.forget(&container.id);
         let _ = fs::remove_file(container.bundle.join("config.json"));
         // Only if nothing else is in it.
         let _ = fs::remove_dir(&container.bundle);
@@ -255,7 +283,7 @@ impl Containers {
             .and_then(|()| self.runtime.start(id));
         if outcome.is_err() {
             // Held for ever otherwise; its end is reported like any other.
-            let _ = self.reaper.signal(init.pid(), Signal::KILL);
+            let _ = self.signal(&init, Signal::KILL);
         }
         outcome.map(|()| init)
     }
@@ -270,6 +298,7 @@ impl Containers {
     ) -> Result<Arc<Process>> {
         let container = self.get(id)?;
         let document = container.exec_document(document)?;
+        let _runs = container.not_paused()?;
         let console = document["terminal"]
             .as_bool()
             .unwrap_or(parameters.emulate_console);
@@ -307,8 +336,7 @@ impl Containers {
         } else {
             Signal::TERM
         };
-        self.reaper
-            .signal(init.pid(), signal)
+        self.signal(&init, signal)
             .during(|| format!("signalling container {id}"))?;
         if forced {
             // Without a PID namespace the rest of the container outlives its first process.
@@ -338,6 +366,7 @@ impl Containers {
         if let Some(init) = held {
             self.end_held(&init);
         }
+        self.oom.forget(id);
         self.runtime.delete(id)?;
         for directory in container.scratch.iter().chain([&container.bundle]) {
             mount_point::remove_tree(directory)?;
@@ -352,7 +381,7 @@ impl Containers {
         let waits = init.wait(move |_| {
             let _ = sender.send(());
         });
-        let _ = self.reaper.signal(init.pid(), Signal::KILL);
+        let _ = self.signal(init, Signal::KILL);
         if waits.is_ok() {
             let _ = ended.recv_timeout(KILL_LIMIT);
         }
@@ -371,6 +400,7 @@ impl Container {
 
     /// Init has ended and its output is out.
     fn done(&self) {
+        self.oom.ended(&self.id);
         self.lock().done = true;
         self.notify_once();
     }
@@ -435,58 +465,4 @@ fn cgroup(id: &str) -> PathBuf {
 
 fn state_error(id: &str, what: &str) -> AgentError {
     AgentError::InvalidState(format!("container {id:?} {what}"))
-}
-
-/// Ids become file names and cgroup names.
-fn check_id(id: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+');
-    if id.is_empty() || id.len() > ID_BYTES || id.starts_with('.') || !id.bytes().all(allowed) {
-        return Err(AgentError::Invalid(format!(
-            "container id {id:?}: it must be 1 to {ID_BYTES} letters, digits and _ - . +, and not start with a dot"
-        )));
-    }
-    Ok(())
-}
-
-/// Writes `config.json` for the runtime.
-fn write_document(bundle: &Path, spec: &Value) -> Result<()> {
-    let path = bundle.join("config.json");
-    let write = || {
-        fs::create_dir_all(bundle)?;
-        let mut file = fs::File::create(&path)?;
-        serde_json::to_writer(&mut file, spec)?;
-        file.flush()
-    };
-    write().during(|| format!("writing {}", path.display()))
-}
-
-/// The size a document asks for its console. It is a wish: a console without it works too.
-fn set_initial_size(console: &std::os::fd::OwnedFd, process: &Value) {
-    let side = |name: &str| u16::try_from(process["consoleSize"][name].as_u64()?).ok();
-    if let (Some(height), Some(width)) = (side("height"), side("width")) {
-        set_size(console, height, width);
-    }
-}
-
-fn set_size(console: &std::os::fd::OwnedFd, height: u16, width: u16) {
-    let size = rustix::termios::Winsize {
-        ws_row: height,
-        ws_col: width,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let _ = rustix::termios::tcsetwinsize(console, size);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_that_could_be_paths_are_refused() {
-        check_id("0a1b-c_d.e").unwrap();
-        for id in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", &"x".repeat(129)] {
-            assert_eq!(check_id(id).unwrap_err().code(), 0x8007_0057, "{id:?}");
-        }
-    }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Completed {
     pub(crate) spec: Value,
     /// Mounts from below the sandbox: index in `mounts`, and the path after the prefix.
     pub(crate) sandbox_mounts: Vec<(usize, String)>,
+    /// The members of `linux.resources` that are limits. The agent sets them itself.
+    pub(crate) limits: Value,
     /// What was taken out, for the log.
     pub(crate) removed: Vec<String>,
 }
@@ -92,12 +94,15 @@ pub(crate) fn complete(id: &str, spec: Value) -> Result<Completed> {
         .and_then(Value::as_object_mut)
         .ok_or_else(|| AgentError::Invalid("the OCI specification has no process".into()))?;
     complete_process(process, &mut removed);
-    complete_linux(id, object(&mut spec, "linux")?, &mut removed);
+    let linux = object(&mut spec, "linux")?;
+    complete_linux(id, linux, &mut removed);
+    let limits = take_limits(linux);
     let sandbox_mounts = complete_mounts(&mut spec)?;
     complete_hostname(id, &mut spec, &mut removed);
     Ok(Completed {
         spec: Value::Object(spec),
         sandbox_mounts,
+        limits,
         removed,
     })
 }
@@ -184,26 +189,6 @@ fn complete_linux(id: &str, linux: &mut Map<String, Value>, removed: &mut Vec<St
     {
         removed.push(format!("linux.cgroupsPath {path}: it is a path of the host"));
     }
-    if let Some(resources) = linux.get_mut("resources").and_then(Value::as_object_mut) {
-        for (member, why) in [
-            ("hugepageLimits", "the VM has no huge page file system"),
-            ("network", "the VM has no network classes"),
-            ("rdma", "the VM has no RDMA devices"),
-        ] {
-            remove(resources, "linux.resources.", member, why, removed);
-        }
-        if let Some(cpu) = resources.get_mut("cpu").and_then(Value::as_object_mut) {
-            for member in ["cpus", "mems"] {
-                remove(
-                    cpu,
-                    "linux.resources.cpu.",
-                    member,
-                    "it numbers the host's own",
-                    removed,
-                );
-            }
-        }
-    }
     let namespaces = linux.entry("namespaces").or_insert_with(|| json!([]));
     for namespace in namespaces.as_array_mut().into_iter().flatten() {
         if let Some(namespace) = namespace.as_object_mut()
@@ -215,6 +200,21 @@ fn complete_linux(id: &str, linux: &mut Map<String, Value>, removed: &mut Vec<St
             ));
         }
     }
+}
+
+/// Takes the limits out, so that only the devices are left to the runtime library.
+fn take_limits(linux: &mut Map<String, Value>) -> Value {
+    let Some(mut limits) = linux.remove("resources") else {
+        return Value::Null;
+    };
+    if let Some(devices) = limits
+        .as_object_mut()
+        .and_then(|limits| limits.remove("devices"))
+        .filter(|devices| !devices.is_null())
+    {
+        linux.insert("resources".into(), json!({ "devices": devices }));
+    }
+    limits
 }
 
 fn complete_mounts(spec: &mut Map<String, Value>) -> Result<Vec<(usize, String)>> {
@@ -416,7 +416,6 @@ mod tests {
         spec["linux"]["cgroupsPath"] = json!("/kubepods/x");
         spec["linux"]["namespaces"] =
             json!([{"type": "network", "path": "/var/run/netns/x"}, {"type": "pid", "path": ""}]);
-        spec["linux"]["resources"] = json!({"cpu": {"cpus": "6-7", "shares": 512}});
         spec["hostname"] = json!("h");
         let done = complete("c1", spec).unwrap();
         let starts: Vec<_> = done
@@ -432,7 +431,6 @@ mod tests {
                 "process.apparmorProfile",
                 "linux.seccomp",
                 "linux.cgroupsPath",
-                "linux.resources.cpu.cpus",
                 "path",
                 "hostname"
             ]
@@ -441,7 +439,6 @@ mod tests {
             done.spec["linux"]["namespaces"],
             json!([{"type": "network"}, {"type": "pid"}])
         );
-        assert_eq!(done.spec["linux"]["resources"]["cpu"], json!({"shares": 512}));
         for gone in [
             "/hooks",
             "/windows",
@@ -451,6 +448,21 @@ mod tests {
         ] {
             assert!(done.spec.pointer(gone).is_none(), "{gone}");
         }
+    }
+
+    #[test]
+    fn limits_are_the_agents_and_devices_the_runtimes() {
+        let mut spec = minimal();
+        let (devices, memory) = (json!([{"allow": false}]), json!({"limit": 1}));
+        spec["linux"]["resources"] = json!({"devices": devices, "memory": memory});
+        let done = complete("c1", spec.clone()).unwrap();
+        assert_eq!(done.limits, json!({ "memory": memory }));
+        assert_eq!(done.spec["linux"]["resources"], json!({ "devices": devices }));
+        spec["linux"]["resources"] = json!({"devices": null, "pids": {}});
+        let done = complete("c1", spec).unwrap();
+        assert_eq!(done.limits, json!({"pids": {}}));
+        assert!(done.spec["linux"].get("resources").is_none());
+        assert_eq!(complete("c1", minimal()).unwrap().limits, Value::Null);
     }
 
     #[test]

@@ -33,7 +33,9 @@ fn table() -> [(&'static str, &'static str, MountFlags, &'static CStr); 8] {
             c"gid=5,mode=0620,ptmxmode=0666",
         ),
         ("tmpfs", "/dev/shm", private, c"mode=1777"),
-        ("cgroup2", CGROUPS[0], quiet, c""),
+        // A container with a cgroup namespace may arrange what is below its own cgroup, but not lift its limits. What
+        // is kept for all containers together is kept for those that need it.
+        ("cgroup2", CGROUPS[0], quiet, c"nsdelegate,memory_recursiveprot"),
         ("tmpfs", "/run", private, c"mode=0755"),
         ("tmpfs", "/tmp", private, c"mode=1777"),
     ]

@@ -13,7 +13,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use reaper::Exit;
 use relay::Ended;
+use rustix::process::Signal;
 
 /// Stack of the agent's threads. They only move bytes and parse documents; pages are used as they are touched.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
@@ -34,6 +36,10 @@ pub(crate) struct Process {
 
 struct State {
     exit_code: Option<u32>,
+    /// Whether it was a SIGKILL that ended it.
+    killed: bool,
+    /// Whether the host, or the agent, asked for a SIGKILL.
+    kill_asked: bool,
     /// Output relays still running, and one for the process itself.
     outstanding: usize,
     done: bool,
@@ -51,6 +57,8 @@ impl Process {
             ended: Ended::new()?,
             state: Mutex::new(State {
                 exit_code: None,
+                killed: false,
+                kill_asked: false,
                 outstanding: 1,
                 done: false,
                 waiters: on_done.map(|on_done| (0, on_done)).into_iter().collect(),
@@ -81,6 +89,25 @@ impl Process {
         self.lock().exit_code = Some(code);
         self.ended.set();
         self.part_done();
+    }
+
+    /// The same for a process whose whole status is known.
+    pub(crate) fn ended_with(&self, exit: Exit) {
+        // Before the code: whoever sees that it has ended sees this too.
+        self.lock().killed = exit.signal == Some(Signal::KILL.as_raw());
+        self.exited(exit.code);
+    }
+
+    /// Says that it is about to be killed because somebody wants it. What has ended was not killed by that.
+    pub(crate) fn kill_is_asked(&self) {
+        let mut state = self.lock();
+        state.kill_asked |= state.exit_code.is_none();
+    }
+
+    /// Whether it was killed, and nobody had asked for it: so by the kernel.
+    pub(crate) fn was_killed_unasked(&self) -> bool {
+        let state = self.lock();
+        state.killed && !state.kill_asked
     }
 
     /// Adds an output relay to wait for. `false` if the process is done already.
@@ -249,6 +276,29 @@ mod tests {
         );
         assert_eq!(told.recv().unwrap(), ("late", 3));
         assert!(!process.add_part());
+    }
+
+    #[test]
+    fn only_a_kill_that_nobody_asked_for_was_the_kernels() {
+        let ended = |signal: Option<i32>, asked: bool| {
+            let process = Process::new(None, None).unwrap();
+            if asked {
+                process.kill_is_asked();
+            }
+            process.ended_with(Exit { code: 137, signal });
+            process.was_killed_unasked()
+        };
+        assert!(ended(Some(9), false));
+        assert!(!ended(Some(9), true));
+        assert!(!ended(Some(15), false));
+        assert!(!ended(None, false), "a shell's status for a killed child");
+        let process = Process::new(None, None).unwrap();
+        process.ended_with(Exit {
+            code: 137,
+            signal: Some(9),
+        });
+        process.kill_is_asked();
+        assert!(process.was_killed_unasked(), "asked for after the end");
     }
 
     #[test]

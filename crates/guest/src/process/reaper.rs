@@ -18,8 +18,17 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid},
 };
 
-/// Called once with the exit code.
-type OnExit = Box<dyn FnOnce(u32) + Send>;
+/// Called once with the status.
+type OnExit = Box<dyn FnOnce(Exit) + Send>;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// Its exit code; 128 + the signal's number if one ended it.
+    pub(crate) code: u32,
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
+}
 
 /// Waits for all children.
 #[derive(Default)]
@@ -50,13 +59,13 @@ impl Reaper {
         let mut handlers = self.lock();
         // Dropping the handle neither waits nor kills.
         let pid = command.spawn()?.id();
-        handlers.insert(pid.cast_signed(), Box::new(on_exit));
+        handlers.insert(pid.cast_signed(), Box::new(move |exit: Exit| on_exit(exit.code)));
         self.registered.notify_all();
         Ok(pid)
     }
 
     /// Takes over process `pid`, which is or will become a child of this process and has not been waited for.
-    pub(crate) fn adopt(&self, pid: u32, on_exit: impl FnOnce(u32) + Send + 'static) {
+    pub(crate) fn adopt(&self, pid: u32, on_exit: impl FnOnce(Exit) + Send + 'static) {
         self.lock().insert(pid.cast_signed(), Box::new(on_exit));
         self.registered.notify_all();
     }
@@ -103,12 +112,12 @@ impl Reaper {
             let mut handlers = self.lock();
             while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 if let Some(handler) = handlers.remove(&pid.as_raw_nonzero().get()) {
-                    ended.push((handler, exit_code(status)));
+                    ended.push((handler, exit_of(status)));
                 }
             }
         }
-        for (handler, code) in ended {
-            handler(code);
+        for (handler, exit) in ended {
+            handler(exit);
         }
     }
 
@@ -125,11 +134,13 @@ impl Reaper {
     }
 }
 
-fn exit_code(status: WaitStatus) -> u32 {
-    let code = status
-        .exit_status()
-        .or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-    code.unwrap_or(255).unsigned_abs()
+fn exit_of(status: WaitStatus) -> Exit {
+    let signal = status.terminating_signal();
+    let code = status.exit_status().or(signal.map(|signal| 128 + signal));
+    Exit {
+        code: code.unwrap_or(255).unsigned_abs(),
+        signal,
+    }
 }
 
 #[cfg(test)]

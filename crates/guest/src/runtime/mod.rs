@@ -141,7 +141,7 @@ impl Runtime {
         let adopt = |pid| {
             process.started(pid);
             let ended = Arc::clone(process);
-            self.reaper.adopt(pid, move |code| ended.exited(code));
+            self.reaper.adopt(pid, move |exit| ended.ended_with(exit));
         };
         match console {
             Some(console) => {

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    CREATE, DELETE_CONTAINER_STATE, DUMP_STACKS, Empty, GET_PROPERTIES, MODIFY_SETTINGS, Payload,
-    SHUTDOWN_FORCED, SHUTDOWN_GRACEFUL, START,
+    CREATE, DELETE_CONTAINER_STATE, DUMP_STACKS, Empty, GET_PROPERTIES, MODIFY_SETTINGS, OutOfMemory,
+    Payload, SHUTDOWN_FORCED, SHUTDOWN_GRACEFUL, START,
 };
 use crate::{
     MessageType,
@@ -145,6 +145,8 @@ pub enum PropertyType {
     Mounts,
     /// Of the VM itself: the agent's own memory. An extension of cofferdam's agent.
     AgentMemory,
+    /// Whether the container ran out of memory. An extension of cofferdam's agent.
+    OutOfMemory,
     /// A name nobody here knows: to be ignored with a warning.
     #[serde(other)]
     Unknown,
@@ -177,6 +179,9 @@ pub struct Properties {
     /// The agent's own memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_memory: Option<AgentMemory>,
+    /// Whether the container ran out of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
 }
 
 /// One mount of the VM.

@@ -4,6 +4,8 @@
 //! [`Payload::Reply`]. Members that every message has sit in the wrapper, the message's own in the payload.
 
 mod container;
+mod limits;
+mod metrics;
 mod negotiate;
 mod notification;
 mod process;
@@ -15,6 +17,11 @@ pub use container::{
     AgentMemory, ContainerConfig, Create, DeleteContainerState, DumpStacks, DumpStacksReply, GetProperties,
     GetPropertiesReply, GuestMount, ModifySettings, ProcessDetails, Properties, PropertyQuery, PropertyType,
     SchemaVersion, ShutdownForced, ShutdownGraceful, Start,
+};
+pub use limits::{OutOfMemory, WaitForOom, WaitForOomReply};
+pub use metrics::{
+    BlockIoMetrics, CpuMetrics, CpuThrottling, CpuUsage, DeviceFigure, MemoryFigure, MemoryMetrics, Metrics,
+    OomMetrics, PidsMetrics,
 };
 pub use negotiate::{Capabilities, GuestDefinedCapabilities, NegotiateProtocol, NegotiateProtocolReply};
 pub use notification::{ContainerNotification, NotificationType};
@@ -52,6 +59,9 @@ pub const NEGOTIATE_PROTOCOL: MessageType = MessageType::request(0x0b);
 pub const DUMP_STACKS: MessageType = MessageType::request(0x0c);
 /// Deletes what the guest keeps of a container.
 pub const DELETE_CONTAINER_STATE: MessageType = MessageType::request(0x0d);
+/// Waits until a container runs out of memory. An extension of cofferdam's agent: its id is beyond those that the
+/// original may still take (§13.9).
+pub const WAIT_FOR_OOM: MessageType = MessageType::request(0xc01);
 /// Says that a container has exited.
 pub const CONTAINER_NOTIFICATION: MessageType = MessageType::notification(0x01);
 
@@ -338,5 +348,6 @@ pub(crate) fn fuzz_body(body: &[u8]) {
     one::<ModifySettings>(body);
     one::<NegotiateProtocol>(body);
     one::<DumpStacks>(body);
+    one::<WaitForOom>(body);
     let _ = ContainerNotification::from_body(body).map(|notification| notification.to_body());
 }

@@ -106,4 +106,8 @@ pub struct GuestDefinedCapabilities {
     /// `GetProperties` of the VM itself knows `Mounts` and `AgentMemory`: an extension of cofferdam's agent.
     #[serde(skip_serializing_if = "is_zero")]
     pub cofferdam_mounts: bool,
+    /// Limits of the pod, the freezer, [`super::WaitForOom`] and the property `OutOfMemory` are served: extensions of
+    /// this project (§13.9).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cofferdam_limits: bool,
 }

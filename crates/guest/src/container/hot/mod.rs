@@ -92,7 +92,7 @@ impl Containers {
 
 impl Container {
     /// Its first process, if it runs.
-    fn running(&self) -> Result<Arc<Process>> {
+    pub(super) fn running(&self) -> Result<Arc<Process>> {
         let state = self.lock();
         match (&state.init, state.phase) {
             (Some(init), Phase::Started) if init.has_exited() => {
