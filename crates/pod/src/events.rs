@@ -25,6 +25,23 @@ pub enum Event {
         /// Which.
         name: ProcessName,
     },
+    /// A container stands still.
+    Paused {
+        /// Its name.
+        container: String,
+    },
+    /// A container goes on.
+    Resumed {
+        /// Its name.
+        container: String,
+    },
+    /// A container ran out of memory, and something in it was killed for that.
+    OutOfMemory {
+        /// Its name.
+        container: String,
+        /// How many processes have been killed for it since the container was created.
+        kills: u64,
+    },
     /// A process ended. It comes once for each that was started, and after that.
     Exited {
         /// Which.

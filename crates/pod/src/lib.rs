@@ -8,9 +8,10 @@
 //! | created | starting | stopped (init: by SIGKILL or SIGTERM; else refused) | refused | gone | created |
 //! | starting | refused | refused | refused | refused | stopped |
 //! | running | refused | the signal is sent | a further process, created | refused | stopped, as by SIGKILL |
+//! | paused | refused | the signal is sent; it takes effect when it goes on, and SIGKILL at once | refused | refused | stopped, as by SIGKILL |
 //! | stopped | refused | refused: already finished | refused | gone | stopped |
 //!
-//! A start that fails leads from starting to stopped. Everything that happened is told once, in order, as an [`Event`].
+//! Only an init is paused, and only while it runs; resumed, it runs again. A start that fails leads from starting to stopped. Everything that happened is told once, in order, as an [`Event`].
 //! No lock is held over anything that waits.
 
 mod container;

@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cofferdam_protocol::message::PropertyType;
+use cofferdam_container::Handle;
+use cofferdam_protocol::message::{Metrics, PropertyType};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -128,6 +129,9 @@ impl Pod {
         let Started { live, gate } = started.inspect_err(|_| {
             process.never_ran(NEVER_RAN);
         })?;
+        if name.exec.is_none() {
+            self.watch_memory(&name.container, &live.handle());
+        }
         self.tell(Event::Started { name: name.clone() });
         let (events, ended) = (self.events.clone(), name.clone());
         process.runs(live, gate, move |exit| {
@@ -135,6 +139,22 @@ impl Pod {
             let _ = events.send(Event::Exited { name: ended, exit });
         });
         Ok(())
+    }
+
+    /// Tells each time a container runs out of memory, until it has ended.
+    fn watch_memory(&self, id: &str, handle: &Handle) {
+        let (events, container) = (self.events.clone(), id.to_owned());
+        let mut watched = match handle.oom() {
+            Ok(watched) => watched,
+            Err(error) => return tracing::debug!(%error, "memory is not watched"),
+        };
+        tokio::spawn(async move {
+            while let Ok(Some(kills)) = watched.next().await {
+                let container = container.clone();
+                // As in `tell`.
+                let _ = events.send(Event::OutOfMemory { container, kills });
+            }
+        });
     }
 
     /// Adds a further process to a running container. `process` is the OCI spec's object of that name.
@@ -245,14 +265,57 @@ impl Pod {
         Ok(list.into_iter().map(|process| process.process_id).collect())
     }
 
-    /// What a container uses: a cgroup v1 metrics message as JSON. `None` where the guest says nothing.
+    /// What a container has used.
     ///
     /// # Errors
     /// That there is no such container; the guest's.
-    pub async fn statistics(&self, id: &str) -> Result<Option<Value>, PodError> {
+    pub async fn statistics(&self, id: &str) -> Result<Metrics, PodError> {
         self.container(id)?;
-        let asked = self.vm.bridge().get_properties(id, &[PropertyType::Statistics]);
-        Ok(asked.await?.metrics)
+        Ok(self.vm.bridge().statistics(id).await?)
+    }
+
+    /// Makes everything in a container stand still.
+    ///
+    /// # Errors
+    /// [`PodError::State`] where it does not run; the guest's.
+    pub async fn pause(&self, id: &str) -> Result<(), PodError> {
+        let init = self.container(id)?.init.clone();
+        if init.status() != Status::Running {
+            return Err(init.unfit("only a running container can be paused"));
+        }
+        init.handle()?.pause().await?;
+        if init.turns(Status::Running, Status::Paused) {
+            let container = id.to_owned();
+            self.tell(Event::Paused { container });
+        }
+        Ok(())
+    }
+
+    /// Lets a container go on.
+    ///
+    /// # Errors
+    /// [`PodError::State`] where it is not paused; the guest's.
+    pub async fn resume(&self, id: &str) -> Result<(), PodError> {
+        let init = self.container(id)?.init.clone();
+        if init.status() != Status::Paused {
+            return Err(init.unfit("only a paused container can be resumed"));
+        }
+        init.handle()?.resume().await?;
+        if init.turns(Status::Paused, Status::Running) {
+            let container = id.to_owned();
+            self.tell(Event::Resumed { container });
+        }
+        Ok(())
+    }
+
+    /// Changes a container's limits: `resources` is `linux.resources` of the OCI runtime specification. What it does not
+    /// name stays as it is.
+    ///
+    /// # Errors
+    /// That there is no such container; the guest's, with the member that cannot be had.
+    pub async fn update(&self, id: &str, resources: &Value) -> Result<(), PodError> {
+        self.container(id)?;
+        Ok(self.vm.bridge().update_container(id, resources).await?)
     }
 
     /// Gives back what a process that does not run holds; with a container's init, everything the container held. It stays
@@ -265,7 +328,9 @@ impl Pod {
         let exit = match process.status() {
             Status::Stopped(exit) => exit,
             Status::Created => process_never_started(&container, &process).await?,
-            Status::Starting | Status::Running => return Err(process.unfit("stop it first")),
+            Status::Starting | Status::Running | Status::Paused => {
+                return Err(process.unfit("stop it first"));
+            }
         };
         process.finish().await;
         if name.exec.is_none() {

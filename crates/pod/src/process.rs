@@ -89,6 +89,8 @@ pub enum Status {
     Starting,
     /// It runs.
     Running,
+    /// It is a container's init that stands still, as does everything in the container.
+    Paused,
     /// It has ended, or could not be started.
     Stopped(Exit),
 }
@@ -101,6 +103,7 @@ impl Status {
             Self::Created => "is created",
             Self::Starting => "is being started",
             Self::Running => "is running",
+            Self::Paused => "is paused",
             Self::Stopped(_) => "has stopped",
         }
     }
@@ -187,14 +190,7 @@ impl Process {
 
     /// Moves from Created to Starting; only one caller can.
     pub(crate) fn begin(&self) -> Result<Option<(u16, u16)>, PodError> {
-        let begun = self.status.send_if_modified(|status| {
-            let may = *status == Status::Created;
-            if may {
-                *status = Status::Starting;
-            }
-            may
-        });
-        if begun {
+        if self.turns(Status::Created, Status::Starting) {
             return Ok(self.parts().size);
         }
         Err(self.unfit("only a process that was never started can be started"))
@@ -249,6 +245,17 @@ impl Process {
         }));
     }
 
+    /// From one state to another, unless it is in a third by now.
+    pub(crate) fn turns(&self, from: Status, to: Status) -> bool {
+        self.status.send_if_modified(|status| {
+            let does = *status == from;
+            if does {
+                *status = to;
+            }
+            does
+        })
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn exited(&self) -> Exit {
         let mut changes = self.status.subscribe();
@@ -266,7 +273,7 @@ impl Process {
     /// What signals it, while it runs.
     pub(crate) fn handle(&self) -> Result<Handle, PodError> {
         match self.status() {
-            Status::Running => self.parts().handle.clone(),
+            Status::Running | Status::Paused => self.parts().handle.clone(),
             _ => None,
         }
         .ok_or_else(|| PodError::Finished(self.name.clone()))
@@ -279,7 +286,7 @@ impl Process {
         }
         match self.status() {
             Status::Created | Status::Starting => self.parts().size = Some((rows, columns)),
-            Status::Running => self.handle()?.resize(rows, columns).await?,
+            Status::Running | Status::Paused => self.handle()?.resize(rows, columns).await?,
             // A terminal that has just gone is nobody's mistake.
             Status::Stopped(_) => {}
         }

@@ -36,6 +36,7 @@ pub(crate) fn status(status: Status) -> TaskStatus {
     match status {
         Status::Created | Status::Starting => TaskStatus::CREATED,
         Status::Running => TaskStatus::RUNNING,
+        Status::Paused => TaskStatus::PAUSED,
         Status::Stopped(_) => TaskStatus::STOPPED,
     }
 }

@@ -3,7 +3,10 @@
 use cofferdam_pod::{Event, Exit, ProcessName};
 use containerd_shim::{
     protos::{
-        events::task::{TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskStart},
+        events::task::{
+            TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
+            TaskResumed, TaskStart,
+        },
         protobuf::MessageDyn,
         ttrpc::context::Context,
     },
@@ -78,6 +81,18 @@ fn message(event: Event, pid: u32) -> Option<(String, Box<dyn MessageDyn>)> {
             container_id: name.container,
             exec_id: name.exec.unwrap_or_default(),
             ..TaskExecAdded::default()
+        }),
+        Event::Paused { container } => boxed(TaskPaused {
+            container_id: container,
+            ..TaskPaused::default()
+        }),
+        Event::Resumed { container } => boxed(TaskResumed {
+            container_id: container,
+            ..TaskResumed::default()
+        }),
+        Event::OutOfMemory { container, .. } => boxed(TaskOOM {
+            container_id: container,
+            ..TaskOOM::default()
         }),
         Event::Exited { name, exit } => exited(name, exit, pid),
         Event::Deleted { name, exit } => deleted(name, exit, pid),

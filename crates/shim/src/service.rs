@@ -13,9 +13,10 @@ use containerd_shim::{
     Flags, Task, TtrpcContext, TtrpcResult,
     api::{
         CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-        DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PidsRequest, PidsResponse,
-        ResizePtyRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
-        StatsRequest, StatsResponse, WaitRequest, WaitResponse,
+        DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
+        PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse,
+        StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
+        WaitResponse,
     },
     asynchronous::ExitSignal,
     protos::{api::ProcessInfo, ttrpc::Code},
@@ -276,9 +277,27 @@ impl Task for Service {
         Ok(response)
     }
 
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
+        self.pod()?.pause(&request.id).await.answered()?;
+        Ok(Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
+        self.pod()?.resume(&request.id).await.answered()?;
+        Ok(Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
+        let resources = serde_json::from_slice(&request.resources.value)
+            .context("the new limits")
+            .map_err(|error| refusal(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
+        self.pod()?.update(&request.id, &resources).await.answered()?;
+        Ok(Empty::new())
+    }
+
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
         let figures = self.pod()?.statistics(&request.id).await.answered()?;
-        let packed = metrics::packed(&figures.unwrap_or_default()).context("packing the figures");
+        let packed = metrics::packed(&figures).context("packing the figures");
         let mut response = StatsResponse::new();
         response.stats = Some(packed.answered()?).into();
         Ok(response)

@@ -233,6 +233,54 @@ fn events_come_in_the_order_in_which_things_happen() {
     containerd.assert_nothing_left();
 }
 
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_container_is_paused_and_resumed_and_one_that_runs_out_of_memory_says_so() {
+    let containerd = started();
+    let mut listener = containerd
+        .ctr(&["events"])
+        .stdout(Stdio::from(fs::File::create(containerd.path("events")).unwrap()))
+        .spawn()
+        .unwrap();
+    let heard = |topic: &str| {
+        let text = fs::read_to_string(containerd.path("events")).unwrap();
+        text.lines().any(|line| line.contains(topic))
+    };
+    eventually("it listens", || {
+        let output = containerd.ctr(&["namespace", "label", "default", "a=b"]).output();
+        containerd.succeeded(&output.unwrap());
+        heard("/namespaces/")
+    });
+    let options = ["-d", "--memory-limit", "33554432"];
+    // In itself it needs little; once it goes on, more than there is.
+    let script =
+        "while ! test -e /go; do sleep 0.1; done; dd if=/dev/zero of=/dev/shm/full bs=1M count=60; exit 0";
+    let output = run(&containerd, &options, "c", &["sh", "-c", script])
+        .output()
+        .unwrap();
+    containerd.succeeded(&output);
+    containerd.succeeded(&task(&containerd, &["pause", "c"]));
+    assert_eq!(state(&containerd, "c").as_deref(), Some("PAUSED"));
+    let entered = task(&containerd, &["exec", "--exec-id", "p", "c", "true"]);
+    assert!(said(&entered).contains("paused"), "{}", said(&entered));
+    containerd.succeeded(&task(&containerd, &["resume", "c"]));
+    assert_eq!(state(&containerd, "c").as_deref(), Some("RUNNING"));
+    assert!(heard("/tasks/paused") && heard("/tasks/resumed") && !heard("/tasks/oom"));
+
+    let go = task(&containerd, &["exec", "--exec-id", "g", "c", "touch", "/go"]);
+    containerd.succeeded(&go);
+    eventually("it has run out of memory", || heard("/tasks/oom"));
+    // What was killed may have been a part of it only.
+    task(&containerd, &["kill", "-s", "KILL", "c"]);
+    eventually("it has stopped", || {
+        state(&containerd, "c").as_deref() == Some("STOPPED")
+    });
+    task(&containerd, &["delete", "c"]);
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    containerd.assert_nothing_left();
+}
+
 /// What follows a VM that has gone: its container has stopped, and can be deleted.
 fn assert_over(containerd: &Containerd) {
     eventually("it has stopped", || {

@@ -97,6 +97,8 @@ pub struct MemoryMetrics {
     pub rss: u64,
     /// Mapped parts of files.
     pub mapped_file: u64,
+    /// Of the cache: what has not been used for long, which goes first when memory runs out.
+    pub inactive_file: u64,
     /// Parts of files still to be written.
     pub dirty: u64,
     /// Parts of files being written.
