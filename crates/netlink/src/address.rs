@@ -88,7 +88,14 @@ impl Netlink {
         self.change_address(&action, RTM_DELADDR, 0, index, prefix)
     }
 
-    fn change_address(&mut self, action: &str, kind: u16, flags: u16, index: i32, prefix: Prefix) -> Result<()> {
+    fn change_address(
+        &mut self,
+        action: &str,
+        kind: u16,
+        flags: u16,
+        index: i32,
+        prefix: Prefix,
+    ) -> Result<()> {
         let address = prefix.address();
         let asked = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
         let mut fixed = [family(address), prefix.length(), asked, 0, 0, 0, 0, 0];

@@ -40,12 +40,17 @@ impl Netlink {
     /// The kernel's.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let mut links = Vec::new();
-        self.dump("listing the interfaces", RTM_GETLINK, &[0; FIXED], |kind, body| {
-            if kind == RTM_NEWLINK {
-                links.push(link(body)?);
-            }
-            Some(())
-        })?;
+        self.dump(
+            "listing the interfaces",
+            RTM_GETLINK,
+            &[0; FIXED],
+            |kind, body| {
+                if kind == RTM_NEWLINK {
+                    links.push(link(body)?);
+                }
+                Some(())
+            },
+        )?;
         Ok(links)
     }
 

@@ -161,7 +161,16 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_is_refused() {
-        for bad in ["", "/", "10.0.0.1/", "10.0.0.1/33", "fd00::1/129", "10.0.0/8", "a/b", "1.2.3.4/-1"] {
+        for bad in [
+            "",
+            "/",
+            "10.0.0.1/",
+            "10.0.0.1/33",
+            "fd00::1/129",
+            "10.0.0/8",
+            "a/b",
+            "1.2.3.4/-1",
+        ] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad}");
         }
     }
@@ -171,7 +180,13 @@ mod tests {
         let mac = MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0xab]);
         assert_eq!("52-54-00-12-34-AB".parse::<MacAddress>().unwrap(), mac);
         assert_eq!(mac.to_string().parse::<MacAddress>().unwrap(), mac);
-        for bad in ["", "52:54:00:12:34", "52:54:00:12:34:5", "52:54:00:12:34:56:78", "g2:54:00:12:34:56"] {
+        for bad in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:5",
+            "52:54:00:12:34:56:78",
+            "g2:54:00:12:34:56",
+        ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
         }
     }

@@ -111,7 +111,10 @@ impl Netlink {
 }
 
 /// The interface and the route; nothing for one that is not of ours to know. `None` if it cannot be read.
-#[expect(clippy::option_option, reason = "malformed and uninteresting are different answers")]
+#[expect(
+    clippy::option_option,
+    reason = "malformed and uninteresting are different answers"
+)]
 fn route(body: &[u8]) -> Option<Option<(i32, Route)>> {
     let &[family, length, _, _, table, protocol, _, kind, ..] = body else {
         return None;

@@ -51,7 +51,14 @@ impl Netlink {
     }
 
     /// Sends a request and waits for the kernel's word on it.
-    pub(crate) fn perform(&mut self, action: &str, kind: u16, flags: u16, fixed: &[u8], rest: impl FnOnce(Message) -> Message) -> Result<()> {
+    pub(crate) fn perform(
+        &mut self,
+        action: &str,
+        kind: u16,
+        flags: u16,
+        fixed: &[u8],
+        rest: impl FnOnce(Message) -> Message,
+    ) -> Result<()> {
         let message = rest(Message::new(kind, flags | ACKNOWLEDGE, fixed));
         self.exchange(action, message, |_, _| Some(()))
     }

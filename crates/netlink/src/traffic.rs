@@ -52,9 +52,11 @@ impl Netlink {
                 options
                     .nested(U32_ACTIONS, |actions| {
                         actions.nested(1, |first| {
-                            first.text(ACTION_KIND, "mirred").nested(ACTION_OPTIONS, |mirred| {
-                                mirred.attribute(MIRRED_PARAMETERS, &mirred_parameters(to))
-                            })
+                            first
+                                .text(ACTION_KIND, "mirred")
+                                .nested(ACTION_OPTIONS, |mirred| {
+                                    mirred.attribute(MIRRED_PARAMETERS, &mirred_parameters(to))
+                                })
                         })
                     })
                     .attribute(U32_SELECTOR, &match_everything())

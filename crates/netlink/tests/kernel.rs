@@ -75,7 +75,10 @@ fn addresses_and_routes_are_what_ip_shows_and_can_be_entered_again() {
     assert_eq!(listed, routes);
     let shown = ip("route show");
     assert!(shown.contains("default via 10.9.0.1 dev a"), "{shown}");
-    assert!(shown.contains("10.30.0.0/16 via 169.254.1.1 dev a onlink") || shown.contains("169.254.1.1"), "{shown}");
+    assert!(
+        shown.contains("10.30.0.0/16 via 169.254.1.1 dev a onlink") || shown.contains("169.254.1.1"),
+        "{shown}"
+    );
     kernel.remove_address(a, v4).unwrap();
     assert_eq!(kernel.addresses(a).unwrap(), [v6]);
 }
@@ -91,7 +94,10 @@ fn what_the_kernel_refuses_is_named() {
         on_link: false,
     };
     let error = kernel.add_route(a, &route).unwrap_err().to_string();
-    assert!(error.starts_with("entering the route to 0.0.0.0/0 over 10.9.0.1 over interface"), "{error}");
+    assert!(
+        error.starts_with("entering the route to 0.0.0.0/0 over 10.9.0.1 over interface"),
+        "{error}"
+    );
     assert!(error.contains("os error"), "{error}");
     let error = kernel.set_link(9999, true, None).unwrap_err().to_string();
     assert!(error.contains("No such device"), "{error}");
@@ -120,10 +126,16 @@ fn everything_received_is_redirected_until_it_is_stopped() {
     let (b, c) = (index(&mut kernel, "b"), index(&mut kernel, "c"));
     kernel.redirect(b, c).unwrap();
     let filters = told("tc", "filter show dev b ingress");
-    assert!(filters.contains("mirred (Egress Redirect to device c)"), "{filters}");
+    assert!(
+        filters.contains("mirred (Egress Redirect to device c)"),
+        "{filters}"
+    );
     assert!(kernel.redirect(b, c).is_err(), "there is one queue");
     kernel.stop_redirecting(b).unwrap();
     assert!(!told("tc", "qdisc show dev b").contains("ingress"));
     assert!(kernel.redirect(b, 9999).is_err());
-    assert!(!told("tc", "qdisc show dev b").contains("ingress"), "nothing is left of a failure");
+    assert!(
+        !told("tc", "qdisc show dev b").contains("ingress"),
+        "nothing is left of a failure"
+    );
 }

@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use crate::{
     error::{AgentError, During, Result},
+    network::Network,
     process::{
         Process,
         reaper::Reaper,
@@ -87,15 +88,17 @@ pub(crate) struct Containers {
     table: Mutex<HashMap<String, Arc<Container>>>,
     runtime: Runtime,
     reaper: Arc<Reaper>,
+    network: Arc<Network>,
     notify: Notify,
 }
 
 impl Containers {
-    pub(crate) fn new(reaper: Arc<Reaper>, notify: Notify) -> Self {
+    pub(crate) fn new(reaper: Arc<Reaper>, network: Arc<Network>, notify: Notify) -> Self {
         Self {
             table: Mutex::default(),
             runtime: Runtime::new(Arc::clone(&reaper)),
             reaper,
+            network,
             notify,
         }
     }
@@ -187,6 +190,8 @@ impl Containers {
         }
         // Its root filesystem is mounted by now, and nothing runs in it.
         cofferdam_rootfs::settle(&mut completed.spec)?;
+        self.network
+            .provide_resolver(&container.bundle, &mut completed.spec)?;
         write_document(&container.bundle, &completed.spec)?;
 
         let on_done = Arc::clone(container);
