@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::QemuConfig;
+use crate::{config::QemuConfig, network};
 
 /// What was found out about the host before the command line is made.
 #[derive(Debug, Clone)]
@@ -126,6 +126,11 @@ pub fn command_line(config: &QemuConfig, resolved: &Resolved) -> Vec<OsString> {
         "-device",
         format!("virtio-rng-pci,id=rng,bus=pcie.0,addr={RNG_SLOT:#04x},disable-legacy=on"),
     );
+    for (index, nic) in config.network.iter().enumerate() {
+        for (name, value) in network::options(index, nic) {
+            line.option(name, value);
+        }
+    }
     line.0
 }
 

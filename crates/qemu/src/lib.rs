@@ -27,7 +27,7 @@
 //! ```
 //!
 //! Modules: `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`, `console`,
-//! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices; `shares`,
+//! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices, `network` has what is plugged in from the start; `shares`,
 //! `transport`, `runtime_dir` are what else a VM needs on the host; `backend` ties them together.
 
 pub mod accelerator;
@@ -39,6 +39,7 @@ mod console;
 mod disk;
 mod hotplug;
 mod machine;
+mod network;
 mod process;
 mod qmp;
 mod runtime_dir;
@@ -49,3 +50,6 @@ mod transport;
 pub use backend::{PLAN9_PORT, QemuBackend};
 pub use command_line::{KERNEL_ARGS, Resolved, command_line};
 pub use config::{Accelerator, Firmware, QemuConfig, VsockDevice};
+pub use network::{
+    Forward, MAX_NICS, Nic, NicLink, Protocol, USER_GATEWAY, USER_GUEST, USER_NAME_SERVER, USER_PREFIX_LENGTH,
+};
