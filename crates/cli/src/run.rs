@@ -16,9 +16,10 @@ use cofferdam_qemu::{QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
 
 use crate::{
-    args::{self, RunArgs, VmArgs},
+    args::{self, NetworkKind, RunArgs, VmArgs},
     boot_files,
     exit::Exit,
+    network,
     owned::{self, Owned, ServerTask, VmOwner},
     plan::{check_image, planned},
     run_image::Subject,
@@ -69,6 +70,13 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     };
     let early = subject.is_there().then(checked).transpose()?;
     let mut config = config(&args.vm)?;
+    let usual = if subject.is_there() {
+        NetworkKind::None
+    } else {
+        NetworkKind::User
+    };
+    let network = network::wanted(&args.network, usual);
+    config.network = network::nics(&args.network, network);
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
     config.runtime_dir = sockets_below(owned.dir(), args.vm.keep_on_failure);
@@ -83,6 +91,7 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 spec: &spec,
                 bundle: &bundle,
                 interactive: subject.interactive,
+                network,
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
@@ -106,6 +115,7 @@ struct Wanted<'a> {
     bundle: &'a Path,
     /// Whether it reads our standard input.
     interactive: bool,
+    network: NetworkKind,
 }
 
 /// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
@@ -151,7 +161,10 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => in_vm(wanted, &vm, &owner, signals, timings).await,
+        Ok((owner, _server)) => match network::configure(&args.network, wanted.network, &vm).await {
+            Ok(()) => in_vm(wanted, &vm, &owner, signals, timings).await,
+            Err(error) => Err(Stopped::Failed(error)),
+        },
         Err(error) => Err(Stopped::Failed(error)),
     };
     if ended.is_err() {

@@ -190,8 +190,7 @@ impl Containers {
         }
         // Its root filesystem is mounted by now, and nothing runs in it.
         cofferdam_rootfs::settle(&mut completed.spec)?;
-        self.network
-            .provide_resolver(&container.bundle, &mut completed.spec)?;
+        self.network.settle(&container.bundle, &mut completed.spec)?;
         write_document(&container.bundle, &completed.spec)?;
 
         let on_done = Arc::clone(container);

@@ -6,6 +6,7 @@
 
 mod resolver;
 mod settings;
+mod sysctl;
 
 use std::{
     collections::BTreeMap,
@@ -78,9 +79,10 @@ impl Network {
         Ok(())
     }
 
-    /// Gives a container the VM's name servers, unless its document says what its `/etc/resolv.conf` is, or the VM knows
-    /// no server.
-    pub(crate) fn provide_resolver(&self, bundle: &Path, spec: &mut Value) -> Result<()> {
+    /// What a container's document says of the network, made true. It gets the VM's name servers, unless the document says
+    /// what its `/etc/resolv.conf` is, or the VM knows no server.
+    pub(crate) fn settle(&self, bundle: &Path, spec: &mut Value) -> Result<()> {
+        sysctl::settle(spec)?;
         let text = resolver::text(self.lock().values());
         match text {
             Some(text) => resolver::provide(&text, bundle, spec),
