@@ -162,7 +162,10 @@ async fn owned_run(
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
         Ok((owner, _server)) => match network::configure(&args.network, wanted.network, &vm).await {
-            Ok(()) => in_vm(wanted, &vm, &owner, signals, timings).await,
+            Ok(()) => {
+                timings.reached("network");
+                in_vm(wanted, &vm, &owner, signals, timings).await
+            }
             Err(error) => Err(Stopped::Failed(error)),
         },
         Err(error) => Err(Stopped::Failed(error)),

@@ -1,7 +1,9 @@
 //! Traffic control (`tc(8)`): everything one interface receives goes out of another.
 
+use rustix::io::Errno;
+
 use crate::{
-    Netlink,
+    Netlink, NetlinkError,
     error::Result,
     message::{CREATE, EXCLUSIVE},
 };
@@ -69,14 +71,23 @@ impl Netlink {
         redirected
     }
 
-    /// Takes the ingress queue of an interface away, with everything on it.
+    /// Takes the ingress queue of an interface away, with everything on it. None is no error.
     ///
     /// # Errors
     /// The kernel's.
     pub fn stop_redirecting(&mut self, from: i32) -> Result<()> {
         let action = format!("taking the ingress queue of interface {from} away");
         let fixed = header(from, INGRESS_HANDLE, INGRESS, 0);
-        self.perform(&action, RTM_DELQDISC, 0, &fixed, |message| message)
+        match self.perform(&action, RTM_DELQDISC, 0, &fixed, |message| message) {
+            // The kernel's two ways to say that there is no such queue: of this handle, or of this place.
+            Err(NetlinkError::Io { source, .. })
+                if [Errno::NOENT, Errno::INVAL]
+                    .contains(&Errno::from_io_error(&source).unwrap_or(Errno::IO)) =>
+            {
+                Ok(())
+            }
+            done => done,
+        }
     }
 }
 
