@@ -6,6 +6,7 @@ mod fsck;
 mod image;
 mod layer;
 mod mount;
+mod network;
 mod owned;
 mod plan;
 mod progress;
@@ -54,6 +55,9 @@ fn run_command(root: &Root, args: &RunArgs) -> Exit {
         Ok(target) => target,
         Err(error) => return Exit::usage(format!("{error:#}")),
     };
+    if let Err(error) = network::check(&args.network, args.no_vm) {
+        return Exit::usage(format!("{error:#}"));
+    }
     // Before signals are watched: nothing is taken yet, and a pull is just ended by one.
     let subject = match Subject::find(args, target) {
         Ok(subject) => subject,

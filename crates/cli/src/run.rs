@@ -13,8 +13,9 @@ use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
 
 use crate::{
-    args::{self, RunArgs, VmArgs},
+    args::{self, NetworkKind, RunArgs, VmArgs},
     exit::Exit,
+    network,
     owned::{self, ServerTask, VmOwner},
     plan::planned,
     run_image::Subject,
@@ -71,6 +72,13 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     };
     let early = subject.is_there().then(checked).transpose()?;
     let mut config = config(&args.vm)?;
+    let usual = if subject.is_there() {
+        NetworkKind::None
+    } else {
+        NetworkKind::User
+    };
+    let network = network::wanted(&args.network, usual);
+    config.network = network::nics(&args.network, network);
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
     // Not where it is to outlive its owner.
@@ -86,6 +94,7 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 spec: &spec,
                 bundle: &bundle,
                 interactive: subject.interactive,
+                network,
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
@@ -109,6 +118,7 @@ struct Wanted<'a> {
     bundle: &'a Path,
     /// Whether it reads our standard input.
     interactive: bool,
+    network: NetworkKind,
 }
 
 /// From a record that names us to a VM that is gone.
@@ -145,7 +155,13 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => in_vm(wanted, &vm, &owner, signals, timings).await,
+        Ok((owner, _server)) => match network::configure(&args.network, wanted.network, &vm).await {
+            Ok(()) => {
+                timings.reached("network");
+                in_vm(wanted, &vm, &owner, signals, timings).await
+            }
+            Err(error) => Err(Stopped::Failed(error)),
+        },
         Err(error) => Err(Stopped::Failed(error)),
     };
     if ended.is_err() {

@@ -250,3 +250,32 @@ fn a_plan_shows_what_an_image_would_take_and_makes_nothing() {
     output_of(&plan(&["--image", "registry.example/app"]), 1);
     output_of(&plan(&["-e", "A=1", "--bundle", "."]), 2);
 }
+
+#[test]
+fn a_network_is_the_vms_and_refused_without_one() {
+    let picture = Picture::on_host(json!({}));
+    for (options, reason) in [
+        (
+            ["-p", "8080:80"].as_slice(),
+            "--publish is for containers in a utility VM",
+        ),
+        (&["--dns", "192.0.2.1"], "--dns is for containers in a utility VM"),
+        (
+            &["--network", "user"],
+            "--network user is for containers in a utility VM",
+        ),
+        (
+            &["--network", "none", "-p", "8080:80"],
+            "--publish needs a network",
+        ),
+        (
+            &["-p", "80"],
+            "which port of this host leads there? As in `8080:80`",
+        ),
+    ] {
+        let run = picture.run(&[options, &[IMAGE]].concat());
+        output_of(&run, 125);
+        assert!(said(&run).contains(reason), "{options:?}: {}", said(&run));
+    }
+    output_of(&picture.run(&["--network", "none", IMAGE]), 0);
+}

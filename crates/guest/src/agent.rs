@@ -13,6 +13,7 @@ use crate::{
     bridge::Session,
     container::Containers,
     error::{During, Result},
+    network::Network,
     process::{Processes, reaper::Reaper, timer::Timer},
     storage::{
         disks::{self, Disks},
@@ -30,6 +31,7 @@ pub(crate) struct Agent {
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) timer: Arc<Timer>,
     pub(crate) disks: Disks,
+    pub(crate) network: Arc<Network>,
     pub(crate) containers: Containers,
     pub(crate) processes: Processes,
     pub(crate) outbox: Arc<Outbox>,
@@ -43,15 +45,18 @@ impl Agent {
         let reaper = Reaper::start().during(starting)?;
         let outbox = Arc::new(Outbox::default());
         let notifications = Arc::clone(&outbox);
+        let network = Arc::new(Network::default());
         Ok(Arc::new(Self {
             dialer,
             timer: Timer::start().during(starting)?,
             disks: Disks::default(),
             containers: Containers::new(
                 Arc::clone(&reaper),
+                Arc::clone(&network),
                 Arc::new(move |notification| notifications.send(notification)),
             )
             .during(starting)?,
+            network,
             reaper,
             processes: Processes::default(),
             outbox,

@@ -3,6 +3,7 @@
 use std::io;
 
 use cofferdam_mounting::MountError;
+use cofferdam_netlink::NetlinkError;
 use cofferdam_rootfs::RootfsError;
 
 /// A failure of one request. Its text goes to the host as `ErrorMessage`, causes included.
@@ -126,6 +127,19 @@ impl From<MountError> for AgentError {
             MountError::Invalid(reason) => Self::Invalid(reason),
             MountError::Verity { .. } => Self::Invalid(error.to_string()),
             MountError::Busy { what, holder } => Self::Busy { what, holder },
+        }
+    }
+}
+
+impl From<NetlinkError> for AgentError {
+    fn from(error: NetlinkError) -> Self {
+        match error {
+            NetlinkError::Io { action, source } => Self::Io { action, source },
+            NetlinkError::Malformed(action) => Self::Io {
+                action,
+                source: io::ErrorKind::InvalidData.into(),
+            },
+            NetlinkError::Address(problem) => Self::Invalid(problem),
         }
     }
 }

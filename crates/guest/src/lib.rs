@@ -1,7 +1,8 @@
 //! The guest agent: PID 1 of the utility VM.
 //!
 //! One static program, put into the initramfs as `/init`. It sets the VM up ([`init`]), dials the host and serves
-//! the guest bridge protocol ([`bridge`]): disks, layers and shares ([`storage`]), containers ([`container`],
+//! the guest bridge protocol ([`bridge`]): disks, layers and shares ([`storage`]), network adapters
+//! ([`network`]), containers ([`container`],
 //! [`runtime`]) and processes with their streams ([`process`]). Blocking threads only; what is idle costs a stack
 //! that was never touched.
 //!
@@ -22,6 +23,7 @@ mod error;
 mod init;
 mod log;
 mod modules;
+mod network;
 mod power;
 mod process;
 mod runtime;

@@ -419,6 +419,21 @@ pub struct Network {
     /// Route by source address.
     #[serde(skip_serializing_if = "is_zero")]
     pub policy_based_routing: bool,
+    /// Hardware addresses that are known without asking. An extension of this project: another guest asks.
+    #[serde(rename = "CofferdamNeighbors", skip_serializing_if = "is_zero")]
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// A hardware address that is known without asking.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Neighbor {
+    /// Whose it is.
+    #[serde(rename = "IPAddress", skip_serializing_if = "is_zero")]
+    pub ip_address: String,
+    /// The hardware address.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mac_address: String,
 }
 
 /// One address of an adapter.

@@ -28,6 +28,7 @@ use crate::{
     disk,
     hotplug::{self, pmem_id, pmem_object},
     machine::{Machine, Watch},
+    network,
     qmp::{QmpClient, QmpError},
     runtime_dir,
     shares::Shares,
@@ -64,9 +65,11 @@ impl QemuBackend {
     /// Prepares a VM: chooses the accelerator, makes the private directory, opens the vsock device. Nothing runs yet.
     ///
     /// # Errors
-    /// The limits are beyond what a VM can have, or the directory or the vsock device cannot be made.
+    /// The limits or the network adapters are beyond what a VM can have, a port of the host that is to lead to the guest
+    /// is taken, or the directory or the vsock device cannot be made.
     pub fn new(config: QemuConfig) -> Result<Self, BackendError> {
         check(&config.limits)?;
+        network::check(&config.network)?;
         let dir = runtime_dir::create(config.runtime_dir.as_deref())
             .map_err(|source| failed("make the VM's runtime directory", source))?;
         let dir_path = dir.path().to_owned();
@@ -135,9 +138,14 @@ impl QemuBackend {
         };
         let program = self.config.program.clone();
         let action = format!("start {}", program.to_string_lossy());
-        let (machine, stream) = Machine::launch(program, command_line(&self.config, &resolved), watch)
-            .await
-            .map_err(|source| failed(&action, source))?;
+        let (machine, stream) = Machine::launch(
+            program,
+            command_line(&self.config, &resolved),
+            network::inherited(&self.config.network),
+            watch,
+        )
+        .await
+        .map_err(|source| failed(&action, source))?;
         let machine = self.machine.get_or_init(|| machine);
         if self.asked_to_end.load(Ordering::SeqCst) {
             machine.kill();

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::QemuConfig;
+use crate::{config::QemuConfig, network};
 
 /// What was found out about the host before the command line is made.
 #[derive(Debug, Clone)]
@@ -37,7 +37,8 @@ const TRANSLATION_CACHE_MIB: u32 = 128;
 ///
 /// `scsi_mod.scan=manual`: without it the kernel asks each of 4 × 255 targets at boot whether it is there,
 /// 0.2 s; disks announced by hot-plug events are added all the same. `panic=-1`: reboot at once, which ends QEMU.
-pub const KERNEL_ARGS: &str = "console=ttyS0 quiet panic=-1 scsi_mod.scan=manual";
+/// `dummy.numdummies=0`: a kernel with that driver built in makes an interface of it that nobody asked for.
+pub const KERNEL_ARGS: &str = "console=ttyS0 quiet panic=-1 scsi_mod.scan=manual dummy.numdummies=0";
 
 /// The name of SCSI controller `index` for `device_add`.
 pub(crate) fn controller_id(index: u8) -> String {
@@ -126,6 +127,11 @@ pub fn command_line(config: &QemuConfig, resolved: &Resolved) -> Vec<OsString> {
         "-device",
         format!("virtio-rng-pci,id=rng,bus=pcie.0,addr={RNG_SLOT:#04x},disable-legacy=on"),
     );
+    for (index, nic) in config.network.iter().enumerate() {
+        for (name, value) in network::options(index, nic) {
+            line.option(name, value);
+        }
+    }
     line.0
 }
 
@@ -220,7 +226,7 @@ dump-guest-core=off
 -chardev file,id=console,path=/dev/stdout
 -serial chardev:console
 -kernel /k/vmlinux
--append console=ttyS0 quiet panic=-1 scsi_mod.scan=manual
+-append console=ttyS0 quiet panic=-1 scsi_mod.scan=manual dummy.numdummies=0
 -initrd /k/initramfs
 -device virtio-scsi-pci,id=scsi0,bus=pcie.0,addr=0x02,disable-legacy=on,num_queues=1
 -device virtio-scsi-pci,id=scsi1,bus=pcie.0,addr=0x03,disable-legacy=on,num_queues=1

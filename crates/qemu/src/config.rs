@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use cofferdam_ledger::address::{DEFAULT_VPMEM_MAX_BYTES, Limits, MAX_SCSI_CONTROLLERS};
 
+use crate::network::Nic;
+
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accelerator {
@@ -63,6 +65,8 @@ pub struct QemuConfig {
     pub limits: Limits,
     /// How streams reach the guest.
     pub vsock: VsockDevice,
+    /// Network adapters; none by default.
+    pub network: Vec<Nic>,
     /// The guest's context identifier, from 3.
     pub guest_cid: u64,
     /// Where the VM's private directory is made; `None` takes `$XDG_RUNTIME_DIR`, `/run` or `/tmp`. Keep it
@@ -100,6 +104,7 @@ impl Default for QemuConfig {
                 vpmem_max_bytes: DEFAULT_VPMEM_MAX_BYTES,
             },
             vsock: VsockDevice::VhostUser,
+            network: Vec::new(),
             guest_cid: 3,
             runtime_dir: None,
             keep_on_failure: false,

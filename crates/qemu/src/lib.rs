@@ -26,8 +26,9 @@
 //! # }
 //! ```
 //!
-//! Modules: `boot_files`, `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`, `console`,
-//! `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices; `shares`,
+//! Modules: `boot_files`, `config`, `accelerator`, `command_line`, `checks` say what is started; `process`, `tether`,
+//! `console`, `machine` run and watch it; `qmp` speaks to it; `disk`, `hotplug` plug devices, `network` has what is
+//! plugged in from the start; `shares`,
 //! `transport`, `runtime_dir` are what else a VM needs on the host; `backend` ties them together.
 
 pub mod accelerator;
@@ -40,6 +41,7 @@ mod console;
 mod disk;
 mod hotplug;
 mod machine;
+mod network;
 mod process;
 mod qmp;
 mod runtime_dir;
@@ -51,3 +53,6 @@ pub use backend::{PLAN9_PORT, QemuBackend};
 pub use boot_files::{BootFiles, BootFilesError};
 pub use command_line::{KERNEL_ARGS, Resolved, command_line};
 pub use config::{Accelerator, Firmware, QemuConfig, VsockDevice};
+pub use network::{
+    Forward, MAX_NICS, Nic, NicLink, Protocol, USER_GATEWAY, USER_GUEST, USER_NAME_SERVER, USER_PREFIX_LENGTH,
+};

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io,
-    os::fd::OwnedFd,
+    os::fd::{OwnedFd, RawFd},
     os::unix::net::UnixStream as StdUnixStream,
     path::PathBuf,
     sync::{
@@ -51,10 +51,11 @@ pub(crate) struct Watch {
 }
 
 impl Machine {
-    /// Starts QEMU. The returned stream is QMP's near end, for [`Machine::negotiate`].
+    /// Starts QEMU with these open files under the numbers they have here. The returned stream is QMP's near end, for [`Machine::negotiate`].
     pub(crate) async fn launch(
         program: OsString,
         arguments: Vec<OsString>,
+        inherited: Vec<RawFd>,
         watch: Watch,
     ) -> io::Result<(Arc<Self>, UnixStream)> {
         let (near, far) = StdUnixStream::pair()?;
@@ -66,7 +67,7 @@ impl Machine {
             process,
             stdout,
             stderr,
-        } = Process::spawn(&program, arguments, far.into()).await?;
+        } = Process::spawn(&program, arguments, far.into(), inherited).await?;
         tracing::debug!(pid = process.id(), "QEMU started");
         let machine = Arc::new(Self {
             process,

@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd, RawFd},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -30,13 +30,15 @@ pub(crate) struct Spawned {
 
 impl Process {
     /// Starts `program` with `stdin` as its file descriptor 0, in a session of its own: a terminal's Ctrl-C does
-    /// not reach it. Of the environment it gets `PATH` alone.
+    /// not reach it. Of the environment it gets `PATH` alone, and of our open files `inherited`, which stay open here until
+    /// it has started.
     ///
     /// The kernel ties a child's life to the *thread* that started it, so a thread is kept for just that.
     pub(crate) async fn spawn(
         program: &OsStr,
         arguments: Vec<OsString>,
         stdin: OwnedFd,
+        inherited: Vec<RawFd>,
     ) -> io::Result<Spawned> {
         let mut command = Command::new(program);
         command
@@ -47,7 +49,7 @@ impl Process {
         command
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        tether::tie_to_calling_thread(&mut command);
+        tether::tie_to_calling_thread(&mut command, inherited);
         let (started, start) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         std::thread::Builder::new()
@@ -166,9 +168,14 @@ mod tests {
 
     async fn shell(script: &str) -> Spawned {
         let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        Process::spawn("sh".as_ref(), vec!["-c".into(), script.into()], stdin.into())
-            .await
-            .expect("sh starts")
+        Process::spawn(
+            "sh".as_ref(),
+            vec!["-c".into(), script.into()],
+            stdin.into(),
+            Vec::new(),
+        )
+        .await
+        .expect("sh starts")
     }
 
     #[tokio::test]
@@ -182,7 +189,7 @@ mod tests {
     #[tokio::test]
     async fn missing_program_is_an_error() {
         let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let result = Process::spawn("/nonexistent/qemu".as_ref(), Vec::new(), stdin.into()).await;
+        let result = Process::spawn("/nonexistent/qemu".as_ref(), Vec::new(), stdin.into(), Vec::new()).await;
         assert_eq!(
             result.err().map(|error| error.kind()),
             Some(io::ErrorKind::NotFound)
@@ -199,6 +206,24 @@ mod tests {
             in_words(*told.expect("in time").expect("told")),
             "killed by signal 9"
         );
+    }
+
+    #[tokio::test]
+    async fn it_has_the_files_it_is_to_inherit_and_no_others() {
+        use std::os::fd::AsRawFd;
+        let (ours, theirs) = (std::fs::File::open("/dev/null"), std::fs::File::open("/dev/zero"));
+        let (ours, theirs) = (ours.expect("there"), theirs.expect("there"));
+        let script = format!(
+            "test -e /proc/self/fd/{} && exit 1; test /proc/self/fd/{} -ef /dev/zero",
+            ours.as_raw_fd(),
+            theirs.as_raw_fd()
+        );
+        let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let arguments = vec!["-c".into(), script.into()];
+        let inherited = vec![theirs.as_raw_fd()];
+        let spawned = Process::spawn("sh".as_ref(), arguments, stdin.into(), inherited).await;
+        let ended = spawned.expect("sh starts").process.ended().await;
+        assert_eq!(in_words(ended), "exited with status 0");
     }
 
     #[tokio::test]

@@ -1,17 +1,28 @@
-//! Ties a child's life to the thread that starts it.
+//! Ties a child's life to the thread that starts it, and passes open files on to it.
 #![allow(
     unsafe_code,
-    reason = "the parent-death signal can only be asked for between fork and exec"
+    reason = "the parent-death signal can only be asked for, and files only be passed on, between fork and exec"
 )]
 
-use std::{io, os::unix::process::CommandExt, process::Command};
+use std::{
+    io,
+    os::{
+        fd::{BorrowedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+};
 
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid},
+};
 
 /// Makes the child of `command` die when the thread that spawns it ends, however it ends, and puts it in a
 /// session of its own. The spawning thread has to live as long as the child is wanted (prctl(2),
-/// `PR_SET_PDEATHSIG`).
-pub(crate) fn tie_to_calling_thread(command: &mut Command) {
+/// `PR_SET_PDEATHSIG`). The child gets the files of `inherited` under the same numbers; they have to be open when it is
+/// spawned. No other child gets them, as only this one's copies are marked.
+pub(crate) fn tie_to_calling_thread(command: &mut Command, inherited: Vec<RawFd>) {
     let parent = getpid();
     let prepare = move || -> io::Result<()> {
         setsid()?;
@@ -20,9 +31,17 @@ pub(crate) fn tie_to_calling_thread(command: &mut Command) {
         if getppid() != Some(parent) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        for number in &inherited {
+            if *number < 0 {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            // SAFETY: used for this one call only, which fails if nothing is open under the number. It is not -1.
+            let file = unsafe { BorrowedFd::borrow_raw(*number) };
+            fcntl_setfd(file, FdFlags::empty())?;
+        }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are made: three system calls, no allocation
-    // (an io::Error from an errno or a kind is a plain value), no lock, no other thread's state.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: system calls, no allocation (the
+    // list was made before; an io::Error from an errno or a kind is a plain value), no lock, no other thread's state.
     unsafe { command.pre_exec(prepare) };
 }

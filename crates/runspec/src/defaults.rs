@@ -71,7 +71,16 @@ pub(crate) fn linux(in_vm: bool) -> Value {
         .into_iter()
         .map(|kind| json!({ "type": kind }))
         .collect();
-    json!({ "namespaces": namespaces, "maskedPaths": MASKED, "readonlyPaths": READ_ONLY })
+    json!({
+        "namespaces": namespaces,
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+        // As docker has it: the network is the container's alone, so every port of it is, and so are its echo requests.
+        "sysctl": {
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": "0 2147483647",
+        },
+    })
 }
 
 /// What the container's `/etc/hosts` says.

@@ -80,6 +80,8 @@ pub(crate) const NEEDS: &[Need] = &[
     need("xz-utils", Sign::Program("xz"), For::Running),
     need("mount", Sign::Program("losetup"), For::Running),
     need("runc", Sign::Program("runc"), For::Running),
+    need("iproute2", Sign::Program("ip"), For::Running),
+    need("busybox-static", Sign::Program("busybox"), For::Running),
     need("musl-tools", Sign::Program("musl-gcc"), For::Running),
     need("fakeroot", Sign::Program("fakeroot"), For::RunningUnprivileged),
     need("make", Sign::Program("make"), For::Kernel),

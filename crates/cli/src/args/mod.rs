@@ -3,6 +3,7 @@
 mod image;
 mod layer;
 mod mount;
+mod network;
 mod order;
 mod plan;
 mod run;
@@ -17,6 +18,7 @@ pub(crate) use self::{
     image::{ImageArgs, ImageCommand, ImportArgs, PullArgs, RegistryArgs, StoreArgs, VariantArgs},
     layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
     mount::{MountAddArgs, MountCommand},
+    network::{NetworkArgs, NetworkKind},
     order::parse,
     plan::{PlanArgs, PlanFormat},
     run::{ImageRunArgs, Pull, RunArgs, Target},

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use cofferdam_runspec::WantedMount;
 
 use super::{
-    RegistryArgs, StoreArgs, VmArgs,
+    NetworkArgs, RegistryArgs, StoreArgs, VmArgs,
     values::{container_id, size_bytes},
 };
 
@@ -47,6 +47,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) image: ImageRunArgs,
+
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 
     #[command(flatten)]
     pub(crate) vm: VmArgs,

@@ -101,8 +101,7 @@ fn negotiate(body: &[u8]) -> Result<NegotiateProtocolReply> {
             supported_schema_versions: vec![SchemaVersion::V2_1],
             runtime_os_type: "Linux".to_owned(),
             guest_defined_capabilities: GuestDefinedCapabilities {
-                // Network adapters are not served yet.
-                namespace_add_request_supported: false,
+                namespace_add_request_supported: true,
                 signal_process_supported: true,
                 dump_stacks_supported: true,
                 delete_container_state_supported: true,

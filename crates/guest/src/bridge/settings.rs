@@ -53,9 +53,8 @@ pub(super) fn modify(agent: &Agent, request: &ModificationRequest) -> Result<()>
         (Remove, Resource::CombinedLayers(layers)) => overlay::remove(layers),
         (Add, Resource::MappedDirectory(directory)) => share::add(directory, &agent.dialer),
         (Remove, Resource::MappedDirectory(directory)) => share::remove(directory),
-        (_, Resource::Network(_)) => Err(AgentError::NotSupported(
-            "network adapters are not supported yet".into(),
-        )),
+        (Add, Resource::Network(adapter)) => agent.network.add(adapter),
+        (Remove, Resource::Network(adapter)) => agent.network.remove(adapter),
         (Update, Resource::PodLimits(limits)) => agent.containers.constrain_pod(linux(limits)?),
         (_, Resource::ContainerMount(_) | Resource::ContainerConstraints(_) | Resource::Freezer(_)) => Err(
             AgentError::Invalid(format!("{name} is for a container, not for the VM itself")),

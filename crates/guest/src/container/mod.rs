@@ -34,6 +34,7 @@ use serde_json::Value;
 
 use crate::{
     error::{AgentError, During, Result},
+    network::Network,
     process::{
         Process,
         reaper::Reaper,
@@ -97,18 +98,20 @@ pub(crate) struct Containers {
     oom: Arc<OomWatch>,
     /// One change of the limits of all at a time.
     pod_changes: Mutex<()>,
+    network: Arc<Network>,
     notify: Notify,
 }
 
 impl Containers {
     /// No containers. Starts the thread that hears of their memory.
-    pub(crate) fn new(reaper: Arc<Reaper>, notify: Notify) -> io::Result<Self> {
+    pub(crate) fn new(reaper: Arc<Reaper>, network: Arc<Network>, notify: Notify) -> io::Result<Self> {
         Ok(Self {
             table: Mutex::default(),
             runtime: Runtime::new(Arc::clone(&reaper)),
             reaper,
             oom: OomWatch::start()?,
             pod_changes: Mutex::default(),
+            network,
             notify,
         })
     }
@@ -202,6 +205,7 @@ impl Containers {
         }
         // Its root filesystem is mounted by now, and nothing runs in it.
         cofferdam_rootfs::settle(&mut completed.spec)?;
+        self.network.settle(&container.bundle, &mut completed.spec)?;
         write_document(&container.bundle, &completed.spec)?;
 
         let on_done = Arc::clone(container);

@@ -1,7 +1,6 @@
 //! PID 1 of the VM: from the kernel's first program to the bridge.
 
 mod entropy;
-mod loopback;
 mod mounts;
 mod root;
 
@@ -22,7 +21,7 @@ use crate::{
     args::KernelOptions,
     bridge,
     error::{During, Result},
-    log, modules, power,
+    log, modules, network, power,
     transport::{DIAL_INTERVAL, Dialer},
 };
 
@@ -56,7 +55,7 @@ fn boot() -> Result<()> {
     for failure in failures {
         tracing::warn!("{failure}");
     }
-    if let Err(error) = loopback::bring_up() {
+    if let Err(error) = network::loopback_up() {
         tracing::warn!(%error, "the loopback interface stays down");
     }
     if options.entropy

@@ -1,0 +1,34 @@
+//! A utility VM's adapter in the place of an interface of a network namespace.
+//!
+//! Whoever makes a pod's network (CNI plugins, `ip netns`) puts an interface into a network namespace and gives it
+//! addresses and routes. [`Tap::join`] makes a tap device there and redirects what the one receives to the other, both ways:
+//! the VM then sends and receives as if it were that interface, with its hardware address. What the guest has to be told is
+//! read from the interface ([`Description`]).
+//!
+//! ```no_run
+//! # fn example() -> Result<(), cofferdam_network::NetworkError> {
+//! use std::path::Path;
+//!
+//! use cofferdam_network::Tap;
+//!
+//! let tap = Tap::join(Path::new("/run/netns/pod"), "eth0")?;
+//! let device = tap.device(); // for the hypervisor: an adapter with the hardware address of the description
+//! let request = tap.description().settings("an id of the adapter"); // for the guest, once it has booted
+//! // … the VM lives and ends …
+//! # drop((device, request));
+//! tap.remove()?; // the interface is as it was
+//! # Ok(()) }
+//! ```
+//!
+//! Modules: `namespace` does things inside of a network namespace, `device` opens tap devices, `description` says what an
+//! interface is, `tap` joins the two.
+
+mod description;
+mod device;
+mod error;
+mod namespace;
+mod tap;
+
+pub use description::{Description, Resolver};
+pub use error::NetworkError;
+pub use tap::{Tap, interfaces, restore};
