@@ -11,7 +11,7 @@ use cofferdam_owner::{Entry, OwnerError, remains};
 use containerd_shim::{Flags, api::DeleteResponse, protos::protobuf::Message};
 use std::io::Write;
 
-use crate::{configuration, convert, machine, rootfs};
+use crate::{address, configuration, convert, machine, network, rootfs};
 
 /// How long an owner that is just ending may take.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -27,8 +27,18 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
         bundle => Path::new(bundle),
     };
     let unmounted = rootfs::unmount(bundle);
+    // A container of a pod has its sandbox's network, which is cleared with the sandbox; doing it twice harms nobody only
+    // when the VM is gone.
+    let restored = match address::spec_of(bundle) {
+        Ok(spec) if address::group(&spec, &flags.id) == flags.id => {
+            network::namespace_of(&spec).map_or(Ok(()), |namespace| network::clear(&namespace))
+        }
+        // A bundle that is gone has no network either.
+        _ => Ok(()),
+    };
     cleared?;
     unmounted?;
+    restored?;
     let mut response = DeleteResponse::new();
     response.exit_status = KILLED;
     response.exited_at = Some(convert::timestamp(SystemTime::now())).into();

@@ -8,7 +8,10 @@ use cofferdam_owner::{Isolation, Owned};
 use cofferdam_qemu::QemuBackend;
 use cofferdam_vm::{BootOptions, UtilityVm};
 
-use crate::configuration;
+use crate::{
+    address, configuration,
+    network::{self, Adapters},
+};
 
 /// The name under which the owner is recorded.
 pub(crate) fn owner_name(namespace: &str, group: &str) -> String {
@@ -18,6 +21,7 @@ pub(crate) fn owner_name(namespace: &str, group: &str) -> String {
 /// A VM that runs, and the record that this process owns it.
 pub(crate) struct Machine {
     owned: Owned,
+    adapters: Adapters,
     vm: Arc<UtilityVm>,
     hypervisor: u32,
 }
@@ -26,15 +30,20 @@ impl Machine {
     /// Takes the name and boots. After a failure nothing is left.
     pub(crate) async fn boot(name: &str, bundle: &Path) -> Result<Self> {
         let mut config = configuration::machine()?;
+        let namespace = network::namespace_of(&address::spec_of(bundle)?);
         let mut owned = Owned::claim(&configuration::root(), name, bundle, Isolation::Vm)?;
         config.runtime_dir = owned.place_for_sockets();
-        let booted = match QemuBackend::new(config) {
-            Ok(backend) => booted(Arc::new(backend), &mut owned).await,
-            Err(error) => Err(anyhow!("preparing the utility VM: {error}")),
+        let made = async {
+            let adapters = Adapters::join(namespace.as_deref())?;
+            config.network = adapters.nics();
+            let backend = QemuBackend::new(config).context("preparing the utility VM")?;
+            let (vm, hypervisor) = booted(Arc::new(backend), &mut owned, &adapters).await?;
+            Ok((adapters, vm, hypervisor))
         };
-        match booted {
-            Ok((vm, hypervisor)) => Ok(Self {
+        match made.await {
+            Ok((adapters, vm, hypervisor)) => Ok(Self {
                 owned,
+                adapters,
                 vm,
                 hypervisor,
             }),
@@ -58,25 +67,38 @@ impl Machine {
     /// Ends the VM, which holds nothing any more, and the record.
     pub(crate) async fn end(self) -> Result<()> {
         let stopped = self.vm.backend().stop().await.context("ending the utility VM");
+        let removed = self.adapters.remove().context("giving the pod's interfaces back");
         let closed = self.owned.close().context("ending its owner's record");
-        stopped.and(closed)
+        stopped.map(drop).and(removed).and(closed)
     }
 }
 
-async fn booted(backend: Arc<QemuBackend>, owned: &mut Owned) -> Result<(Arc<UtilityVm>, u32)> {
+async fn booted(
+    backend: Arc<QemuBackend>,
+    owned: &mut Owned,
+    adapters: &Adapters,
+) -> Result<(Arc<UtilityVm>, u32)> {
     owned.note_directory(backend.runtime_dir().to_owned())?;
     let options = BootOptions::default();
     let booting = UtilityVm::boot_with(backend.clone(), &options, Some(owned.journal())).await;
-    let noted = match booting {
-        Ok(vm) => owned
-            .note_hypervisor(backend.process_id())
-            .map(|()| (vm, backend.process_id().unwrap_or_default()))
-            .map_err(anyhow::Error::from),
+    let ready = match booting {
+        Ok(vm) => ready(vm, &backend, owned, adapters).await,
         Err(error) => Err(anyhow!("{error}")),
     };
-    if noted.is_err() {
+    if ready.is_err() {
         // Its own error is the smaller one: the VM never was anybody's.
         let _ = backend.stop().await;
     }
-    noted
+    ready
+}
+
+async fn ready(
+    vm: Arc<UtilityVm>,
+    backend: &QemuBackend,
+    owned: &mut Owned,
+    adapters: &Adapters,
+) -> Result<(Arc<UtilityVm>, u32)> {
+    owned.note_hypervisor(backend.process_id())?;
+    adapters.configure(&vm).await?;
+    Ok((vm, backend.process_id().unwrap_or_default()))
 }

@@ -11,6 +11,7 @@ mod delete;
 mod log;
 mod machine;
 mod metrics;
+mod network;
 mod publish;
 mod rootfs;
 mod serve;

@@ -5,6 +5,7 @@ mod control;
 mod hot;
 mod limits;
 mod names;
+mod namespaces;
 mod removal;
 pub(crate) mod sandbox;
 pub(crate) mod spec;
@@ -182,18 +183,18 @@ impl Containers {
 
     fn create_held(&self, container: &Arc<Container>, spec: Value) -> Result<()> {
         let id = container.id.as_str();
-        let sandbox_root = match spec::sandbox_id(&spec) {
-            None => container.bundle.clone(),
+        let (sandbox_root, sandbox_init) = match spec::sandbox_id(&spec) {
+            None => (container.bundle.clone(), None),
             Some(sandbox) => match self.get(sandbox) {
-                Ok(sandbox) => sandbox.bundle.clone(),
+                Ok(sandbox) => (sandbox.bundle.clone(), sandbox.running_init()),
                 Err(_) => {
                     check_id(sandbox)?;
-                    sandbox::default_root(sandbox)
+                    (sandbox::default_root(sandbox), None)
                 }
             },
         };
         let sandbox_root = container.sandbox_root.get_or_init(|| sandbox_root);
-        let mut completed = spec::complete(id, spec)?;
+        let mut completed = spec::complete(id, spec, sandbox_init)?;
         for line in &completed.removed {
             tracing::warn!(container = id, "not used from the container's document: {line}");
         }
@@ -400,6 +401,12 @@ impl Container {
     /// Its cgroup's directory.
     pub(crate) fn cgroup(&self) -> PathBuf {
         cgroup(&self.id)
+    }
+
+    /// The process number of its init, while that runs.
+    fn running_init(&self) -> Option<u32> {
+        let init = self.lock().init.clone()?;
+        (init.pid() != 0 && !init.has_exited()).then(|| init.pid())
     }
 
     /// Init has ended and its output is out.

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::sandbox;
+use super::{namespaces, sandbox};
 use crate::{
     error::{AgentError, Result},
     process::vm::DEFAULT_PATH,
@@ -15,8 +15,6 @@ use crate::{
 pub(crate) const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// Annotation that says whether it is a sandbox or a container of one.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-/// Annotation that asks for a network namespace of the container's own: without adapters, whatever the VM has.
-const NETWORK: &str = "io.cofferdam.network";
 /// Longest host name (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
 
@@ -57,8 +55,9 @@ pub(crate) fn wants_console(spec: &Value) -> bool {
         .unwrap_or(false)
 }
 
-/// Completes the document of container `id`.
-pub(crate) fn complete(id: &str, spec: Value) -> Result<Completed> {
+/// Completes the document of container `id`; `sandbox` is the process number of its sandbox's init, if it has one that
+/// runs.
+pub(crate) fn complete(id: &str, spec: Value, sandbox: Option<u32>) -> Result<Completed> {
     let Value::Object(mut spec) = spec else {
         return Err(AgentError::Invalid(
             "the OCI specification is not an object".into(),
@@ -96,13 +95,11 @@ pub(crate) fn complete(id: &str, spec: Value) -> Result<Completed> {
         .and_then(Value::as_object_mut)
         .ok_or_else(|| AgentError::Invalid("the OCI specification has no process".into()))?;
     complete_process(process, &mut removed);
-    let own_network = spec
-        .get("annotations")
-        .and_then(|annotations| annotations.get(NETWORK))
-        .and_then(Value::as_str)
-        == Some("own");
+    let own_network = namespaces::wants_own_network(&spec);
     let linux = object(&mut spec, "linux")?;
-    complete_linux(id, linux, own_network, &mut removed);
+    complete_linux(id, linux, &mut removed);
+    let wanted = linux.entry("namespaces").or_insert_with(|| json!([]));
+    namespaces::complete(wanted, own_network, sandbox, &mut removed);
     let limits = take_limits(linux);
     let sandbox_mounts = complete_mounts(&mut spec)?;
     complete_hostname(id, &mut spec, &mut removed);
@@ -176,7 +173,7 @@ fn complete_capabilities(process: &mut Map<String, Value>) {
     }
 }
 
-fn complete_linux(id: &str, linux: &mut Map<String, Value>, own_network: bool, removed: &mut Vec<String>) {
+fn complete_linux(id: &str, linux: &mut Map<String, Value>, removed: &mut Vec<String>) {
     for (member, why) in [
         (
             "seccomp",
@@ -195,21 +192,6 @@ fn complete_linux(id: &str, linux: &mut Map<String, Value>, own_network: bool, r
         && path.as_str() != Some(&cgroup_path(id))
     {
         removed.push(format!("linux.cgroupsPath {path}: it is a path of the host"));
-    }
-    let namespaces = linux.entry("namespaces").or_insert_with(|| json!([]));
-    if let Some(namespaces) = namespaces.as_array_mut().filter(|_| !own_network) {
-        // The VM is what a network namespace is on a host: its adapters are its containers'. A pod's share them.
-        namespaces.retain(|namespace| namespace.get("type").and_then(Value::as_str) != Some("network"));
-    }
-    for namespace in namespaces.as_array_mut().into_iter().flatten() {
-        if let Some(namespace) = namespace.as_object_mut()
-            && let Some(path) = namespace.remove("path").filter(|path| path.as_str() != Some(""))
-        {
-            let kind = namespace.get("type").and_then(Value::as_str).unwrap_or_default();
-            removed.push(format!(
-                "path {path} of the {kind} namespace: it is of the host; a new one is made"
-            ));
-        }
     }
 }
 
@@ -279,7 +261,7 @@ fn complete_mounts(spec: &mut Map<String, Value>) -> Result<Vec<(usize, String)>
 fn complete_hostname(id: &str, spec: &mut Map<String, Value>, removed: &mut Vec<String>) {
     let own_name = spec["linux"]["namespaces"]
         .as_array()
-        .is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace["type"] == "uts"));
+        .is_some_and(|namespaces| namespaces.iter().any(namespaces::is_own_name));
     if !own_name {
         for member in ["hostname", "domainname"] {
             remove(
@@ -360,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_minimal_document_becomes_complete_and_nothing_is_removed() {
-        let done = complete("c1", minimal()).unwrap();
+        let done = complete("c1", minimal(), None).unwrap();
         assert!(done.removed.is_empty(), "{:?}", done.removed);
         assert_eq!(done.spec["hostname"], "c1");
         assert_eq!(done.spec["process"]["cwd"], "/");
@@ -385,7 +367,7 @@ mod tests {
             {"destination": "/d", "type": "none", "source": "/y", "options": null},
             {"destination": "/proc", "type": "proc", "source": "proc"},
         ]);
-        let mounts = complete("c1", spec).unwrap().spec["mounts"].clone();
+        let mounts = complete("c1", spec, None).unwrap().spec["mounts"].clone();
         assert_eq!(mounts[0]["options"], json!(["bind", "ro"]));
         assert_eq!(mounts[1]["options"], json!(["rbind"]));
         assert_eq!(mounts[2]["options"], json!(["bind"]));
@@ -405,11 +387,11 @@ mod tests {
             {"destination": "/s", "type": "bind", "source": "sandbox:///a/b"},
         ]);
         assert_eq!(
-            complete("c1", spec.clone()).unwrap().sandbox_mounts,
+            complete("c1", spec.clone(), None).unwrap().sandbox_mounts,
             [(1, "/a/b".to_owned())]
         );
         spec["mounts"][1]["source"] = json!("sandbox://../sandboxMountsX");
-        let error = complete("c1", spec).unwrap_err().to_string();
+        let error = complete("c1", spec, None).unwrap_err().to_string();
         assert!(
             error.starts_with("mount 1, source \"sandbox://../sandboxMountsX\""),
             "{error}"
@@ -428,7 +410,7 @@ mod tests {
         spec["linux"]["namespaces"] =
             json!([{"type": "ipc", "path": "/proc/1/ns/ipc"}, {"type": "pid", "path": ""}]);
         spec["hostname"] = json!("h");
-        let done = complete("c1", spec).unwrap();
+        let done = complete("c1", spec, None).unwrap();
         let starts: Vec<_> = done
             .removed
             .iter()
@@ -466,30 +448,14 @@ mod tests {
         let mut spec = minimal();
         let (devices, memory) = (json!([{"allow": false}]), json!({"limit": 1}));
         spec["linux"]["resources"] = json!({"devices": devices, "memory": memory});
-        let done = complete("c1", spec.clone()).unwrap();
+        let done = complete("c1", spec.clone(), None).unwrap();
         assert_eq!(done.limits, json!({ "memory": memory }));
         assert_eq!(done.spec["linux"]["resources"], json!({ "devices": devices }));
         spec["linux"]["resources"] = json!({"devices": null, "pids": {}});
-        let done = complete("c1", spec).unwrap();
+        let done = complete("c1", spec, None).unwrap();
         assert_eq!(done.limits, json!({"pids": {}}));
         assert!(done.spec["linux"].get("resources").is_none());
-        assert_eq!(complete("c1", minimal()).unwrap().limits, Value::Null);
-    }
-
-    #[test]
-    fn a_container_has_the_vms_network_unless_its_own_is_asked_for() {
-        let mut spec = minimal();
-        spec["linux"]["namespaces"] =
-            json!([{"type": "network", "path": "/var/run/netns/x"}, {"type": "network"}, {"type": "pid"}]);
-        let done = complete("c1", spec.clone()).unwrap();
-        assert_eq!(done.spec["linux"]["namespaces"], json!([{"type": "pid"}]));
-        spec["annotations"] = json!({NETWORK: "own"});
-        let done = complete("c1", spec).unwrap();
-        let kinds = &done.spec["linux"]["namespaces"];
-        assert_eq!(
-            kinds,
-            &json!([{"type": "network"}, {"type": "network"}, {"type": "pid"}])
-        );
+        assert_eq!(complete("c1", minimal(), None).unwrap().limits, Value::Null);
     }
 
     #[test]
@@ -497,14 +463,18 @@ mod tests {
         for member in ["root", "process"] {
             let mut spec = minimal();
             spec.as_object_mut().unwrap().remove(member);
-            assert_eq!(complete("c1", spec).unwrap_err().code(), 0x8007_0057, "{member}");
+            assert_eq!(
+                complete("c1", spec, None).unwrap_err().code(),
+                0x8007_0057,
+                "{member}"
+            );
         }
         for (pointer, value) in [("mounts", json!({})), ("mounts", json!([1])), ("linux", json!(3))] {
             let mut spec = minimal();
             spec[pointer] = value;
-            assert!(complete("c1", spec).is_err(), "{pointer}");
+            assert!(complete("c1", spec, None).is_err(), "{pointer}");
         }
-        assert!(complete("c1", json!([])).is_err());
+        assert!(complete("c1", json!([]), None).is_err());
     }
 
     #[test]
