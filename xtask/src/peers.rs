@@ -30,6 +30,17 @@ pub(crate) const CONTAINERD: Peer = Peer {
     store: "containerd",
 };
 
+/// What makes a pod's network: the plugins of containernetworking-plugins.
+pub(crate) const CNI: Peer = Peer {
+    package: "containernetworking-plugins",
+    programs: &[
+        "usr/lib/cni/bridge",
+        "usr/lib/cni/host-local",
+        "usr/lib/cni/loopback",
+    ],
+    store: "cni",
+};
+
 impl Peer {
     /// The directory of its programs; fetched if they are not in the cache.
     pub(crate) fn obtain(&self) -> Result<PathBuf> {

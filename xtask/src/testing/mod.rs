@@ -193,11 +193,11 @@ fn vm(outcomes: &mut Vec<Outcome>, kernels: Option<Kernels>, names: &[String]) {
     note_outcome(outcomes, "boot files and layers", || {
         setup::run(false)?;
         let boot_files = boot::prepare(false)?;
-        let peers = peers::CONTAINERD.obtain()?;
+        let peers = [peers::CONTAINERD.obtain()?, peers::CNI.obtain()?];
         prepared = Some((choose(&boot_files, kernels)?, layers::obtain(false)?, peers));
         Ok(None)
     });
-    let Some((chosen, layers, containerd)) = prepared else {
+    let Some((chosen, layers, [containerd, cni])) = prepared else {
         return;
     };
     for files in chosen {
@@ -208,6 +208,7 @@ fn vm(outcomes: &mut Vec<Outcome>, kernels: Option<Kernels>, names: &[String]) {
                 ("COFFERDAM_BOOT_DIR", files.dir()),
                 ("COFFERDAM_TEST_LAYERS", layers.dir.clone()),
                 ("COFFERDAM_TEST_CONTAINERD", containerd.clone()),
+                ("COFFERDAM_TEST_CNI", cni.clone()),
             ];
             let counts = cargo_test(&name, &["--test", "vm_*"], Tests::Vm, &environment, names)?;
             if counts.passed + counts.failed == 0 {

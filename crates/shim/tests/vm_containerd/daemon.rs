@@ -1,7 +1,5 @@
 //! A containerd of the test's own, with this repository's shim, and what must be left when it is done: nothing.
 
-pub(crate) mod image;
-
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -23,8 +21,8 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it, with `plugins` at the top of its configuration.
-    pub(crate) fn start(plugins: &str) -> Self {
+    /// Starts it. What `configure` makes of its directory comes at the top of its configuration.
+    pub(crate) fn start(configure: impl FnOnce(&Path) -> String) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "containerd mounts file systems: run the VM ring as root"
@@ -33,6 +31,7 @@ impl Containerd {
             .map(PathBuf::from)
             .expect("cargo xtask test vm");
         let dir = tempfile::tempdir().unwrap();
+        let plugins = configure(dir.path());
         let at = |name: &str| dir.path().join(name).display().to_string();
         let configuration = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\n{plugins}\n[grpc]\naddress = {:?}\n[debug]\nlevel = \"debug\"\n",
@@ -80,7 +79,7 @@ impl Containerd {
 
     /// Brings an image in.
     pub(crate) fn import(&self, namespace: &str, name: &str, command: &[&str]) {
-        let archive = image::archive(self.dir.path(), name, command);
+        let archive = crate::image::archive(self.dir.path(), name, command);
         let imported = self
             .ctr(&["-n", namespace, "image", "import", archive.to_str().unwrap()])
             .output()
@@ -108,19 +107,22 @@ impl Containerd {
         stdout
     }
 
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// The processes that name this containerd or its owners' directory: shims and hypervisors.
+    /// The processes of this containerd, by program: a shim names its socket, and a hypervisor is where its shim is, in a
+    /// bundle.
     pub(crate) fn processes(&self, program: &str) -> Vec<i32> {
         let mark = self.dir.path().to_str().unwrap().to_owned();
         let of_ours = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            line.split('\0').next().is_some_and(|name| name.contains(program)) && line.contains(&mark)
+            let place = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            line.split('\0').next().is_some_and(|name| name.contains(program))
+                && (line.contains(&mark) || place.starts_with(&mark))
         };
         let pids = fs::read_dir("/proc").unwrap().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

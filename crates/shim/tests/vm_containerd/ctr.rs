@@ -1,8 +1,4 @@
-//! Debian's containerd drives the shim, through its own client. Needs root, a VM, and containerd's programs.
-
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod containerd;
+//! Containers through containerd's own client.
 
 use std::{
     fs,
@@ -10,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use containerd::{Containerd, IMAGE, eventually};
+use crate::daemon::{Containerd, IMAGE, eventually};
 use serde_json::{Value, json};
 
 const RUNTIME: &str = "io.containerd.cofferdam.v1";
@@ -18,7 +14,7 @@ const RUNTIME: &str = "io.containerd.cofferdam.v1";
 const WITHOUT_CRI: &str = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]";
 
 fn started() -> Containerd {
-    let containerd = Containerd::start(WITHOUT_CRI);
+    let containerd = Containerd::start(|_| WITHOUT_CRI.to_owned());
     containerd.import("default", IMAGE, &["sh"]);
     containerd
 }

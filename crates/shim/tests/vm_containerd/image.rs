@@ -9,22 +9,25 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 19] = [
     "cat",
     "dd",
     "echo",
     "false",
     "hostname",
+    "httpd",
     "id",
+    "ip",
     "ls",
     "mount",
+    "ping",
     "sh",
     "sha256sum",
     "sleep",
     "stty",
+    "test",
     "touch",
     "true",
-    "tty",
     "wc",
 ];
 
