@@ -294,6 +294,11 @@ impl<'a> Context<'a> {
         let reply = self.of(id, word::CREATE, body)?;
         if reply.result != 0 {
             self.owed.forgive(id);
+            if !self.session.notifications(id)?.is_empty() {
+                return failed(format!(
+                    "the end of container {id:?} was told, and then its Create failed"
+                ));
+            }
         }
         Ok(reply)
     }
