@@ -4,6 +4,7 @@ use std::{
     io::Read,
     net::Shutdown,
     os::unix::net::UnixStream,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -245,6 +246,17 @@ impl<'a> Context<'a> {
     pub fn vm_shell(&mut self, script: &str, wanted: [bool; 3]) -> Outcome<Running> {
         let words = self.vm_words(script)?;
         self.execute(VM, json!({"CommandArgs": words}), wanted)
+    }
+
+    /// Whether the agent's machine has `path`: looked up here if that is this machine, else by its shell.
+    pub fn agent_has(&mut self, path: &Path) -> Outcome<bool> {
+        if self.container_setup()?.is_here() {
+            return Ok(path.exists());
+        }
+        let words = self.vm_words("test -e \"$0\"")?;
+        let words: Vec<String> = words.into_iter().chain([path.display().to_string()]).collect();
+        let process = self.execute(VM, json!({"CommandArgs": words}), NONE)?;
+        Ok(self.wait(VM, process.pid)? == 0)
     }
 
     /// The exit code of a process.

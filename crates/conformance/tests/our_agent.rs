@@ -155,8 +155,6 @@ fn the_commands_exit_status_tells_a_pass_a_failure_and_a_wrong_call_apart() {
     assert_eq!((code, out.lines().count()), (Some(0), cases::all().len()));
 }
 
-/// An agent that dials: here ours, its streams joined to sockets by socat's job done in a few lines of shell would be
-/// another program to trust, so the suite's own listening side is tried with a second suite-side socket pair.
 #[test]
 fn an_agent_that_nobody_connects_is_not_tried_and_not_passed() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! ModifySettings (§7), as far as it can be tried without devices: what is not there is refused, in time and with
 //! nothing left; removing what is not there is no error where the protocol says so.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -111,16 +111,15 @@ fn layers_combined(ctx: &mut Context<'_>) -> Outcome {
         modify(ctx, "Remove", "CombinedLayers", removal.clone())?.ok()?;
     }
     outcome?;
-    if setup.is_here() {
-        ensure(!root.exists(), || format!("{} is still there", root.display()))?;
-        ensure(scratch.join("upper/written").is_file(), || {
-            "what the container wrote is not in ScratchPath/upper".into()
-        })?;
-        ensure(!std::path::Path::new(layer).join("written").exists(), || {
-            "the container wrote into its layer".into()
-        })?;
-    }
-    Ok(())
+    ensure(!ctx.agent_has(&root)?, || {
+        format!("{} is still there", root.display())
+    })?;
+    ensure(ctx.agent_has(&scratch.join("upper/written"))?, || {
+        "what the container wrote is not in ScratchPath/upper".into()
+    })?;
+    ensure(!ctx.agent_has(&Path::new(layer).join("written"))?, || {
+        "the container wrote into its layer".into()
+    })
 }
 
 fn write_in_layers(ctx: &mut Context<'_>, root: &str) -> Outcome {
