@@ -14,6 +14,7 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
     net::{Shutdown, shutdown},
 };
@@ -139,6 +140,12 @@ fn finish(stream: &OwnedFd) {
 }
 
 fn copy_input(from: &OwnedFd, to: &OwnedFd, ended: &Ended) {
+    // A write must end with the process. That of a terminal nobody reads would wait for ever, and so would that of a
+    // pipe whose other end somebody else still holds.
+    let nonblocking = fcntl_getfl(to).and_then(|flags| fcntl_setfl(to, flags | OFlags::NONBLOCK));
+    if nonblocking.is_err() {
+        return;
+    }
     let mut buffer = vec![0; CHUNK_BYTES];
     while matches!(readable(from, Some(ended), None), Ready::Data) {
         let length = match rustix::io::read(from, &mut buffer) {
@@ -147,10 +154,33 @@ fn copy_input(from: &OwnedFd, to: &OwnedFd, ended: &Ended) {
             Err(Errno::INTR) => continue,
             Err(_) => return,
         };
-        if write_all(to, &buffer[..length]).is_err() {
+        if !write_until_ended(to, &buffer[..length], ended) {
             return;
         }
     }
+}
+
+/// Writes to a descriptor that does not block. `false` if it broke, or the process ended before all was taken.
+fn write_until_ended(to: &OwnedFd, mut bytes: &[u8], ended: &Ended) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut watched = [
+                    PollFd::new(to, PollFlags::OUT),
+                    PollFd::from_borrowed_fd(ended.0.as_fd(), PollFlags::IN),
+                ];
+                match poll(&mut watched, None) {
+                    Ok(_) if watched[1].revents().is_empty() => {}
+                    Err(Errno::INTR) => {}
+                    _ => return false,
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
@@ -311,6 +341,30 @@ mod tests {
         let mut text = String::new();
         File::from(reader).read_to_string(&mut text).unwrap();
         assert_eq!(text, "to the end");
+    }
+
+    #[test]
+    fn input_that_nobody_reads_ends_with_the_process() {
+        let (agent, process) = crate::process::stdio::console().unwrap();
+        let raw = rustix::termios::tcgetattr(&process).map(|mut settings| {
+            settings.make_raw();
+            rustix::termios::tcsetattr(&process, rustix::termios::OptionalActions::Now, &settings)
+        });
+        raw.unwrap().unwrap();
+        let (pipe_reader, pipe_writer) = pipe();
+        for (to, console) in [(agent, true), (pipe_writer, false)] {
+            let (guest, mut host) = UnixStream::pair().unwrap();
+            let ended = Ended::new().unwrap();
+            input(guest.into(), Arc::new(to), console, ended.clone()).unwrap();
+            host.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+            let full = host.write_all(&vec![b'x'; 8 << 20]).unwrap_err().kind();
+            assert_eq!(full, io::ErrorKind::WouldBlock, "console: {console}");
+            ended.set();
+            host.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+            let closed = host.write_all(&vec![b'x'; 8 << 20]).unwrap_err().kind();
+            assert_eq!(closed, io::ErrorKind::BrokenPipe, "console: {console}");
+        }
+        drop((process, pipe_reader));
     }
 
     #[test]
