@@ -5,6 +5,7 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,7 @@ pub struct Context<'a> {
     pub setup: &'a Setup,
     /// What the agent said it can do; null on a connection without negotiation.
     pub capabilities: &'a Value,
-    /// Numbers that are used once in a run.
+    /// Numbers of ports.
     pub numbers: &'a mut Numbers,
     /// For whom notifications are due.
     pub owed: Owed,
@@ -40,11 +41,13 @@ pub struct Context<'a> {
     containers: Vec<String>,
 }
 
-/// Numbers that are used once in a run: ports and containers.
+/// Numbers of containers: used once in this process, since all agents of a machine may share its records.
+static CONTAINERS: AtomicU32 = AtomicU32::new(1);
+
+/// Numbers of ports: used once in a run.
 #[derive(Debug)]
 pub struct Numbers {
     port: u32,
-    container: u32,
 }
 
 impl Default for Numbers {
@@ -52,7 +55,6 @@ impl Default for Numbers {
         Self {
             // §1: 0x40000001 upward, never reused.
             port: 0x4000_0001,
-            container: 1,
         }
     }
 }
@@ -159,8 +161,7 @@ impl<'a> Context<'a> {
 
     /// A name no other container has.
     pub fn new_id(&mut self) -> String {
-        let number = self.numbers.container;
-        self.numbers.container += 1;
+        let number = CONTAINERS.fetch_add(1, Ordering::Relaxed);
         format!("conformance-{}-{number}", std::process::id())
     }
 

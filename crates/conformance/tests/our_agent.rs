@@ -1,80 +1,24 @@
 //! This repository's agent, as a plain process: every case is tried, and none fails.
 //!
-//! Its containers need root. They run in a mount namespace with a cgroup version 2 hierarchy, which is what the agent
-//! has in its VM, whatever this machine has.
+//! Its containers need root.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+mod ours;
+
+use std::{process::Command, time::Duration};
 
 use cofferdam_conformance::{
     agent::Program,
     cases,
     report::{Report, Result as Ended},
     runner::Runner,
-    setup::{ContainerSetup, Setup, find_busybox},
 };
-
-/// The agent, built once: it is another crate's program.
-fn agent() -> &'static PathBuf {
-    static AGENT: OnceLock<PathBuf> = OnceLock::new();
-    AGENT.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-            "build",
-            "--locked",
-            "--message-format",
-            "json",
-            "-p",
-            "cofferdam-guest",
-        ]);
-        let built = cargo.output().unwrap();
-        assert!(
-            built.status.success(),
-            "building the agent: {}",
-            String::from_utf8_lossy(&built.stderr)
-        );
-        String::from_utf8_lossy(&built.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "cofferdam-agent")
-            .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
-            .expect("cargo says where it put the agent")
-    })
-}
-
-/// The agent with a cgroup version 2 hierarchy where its VM has it.
-fn command() -> Vec<String> {
-    let script = "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
-    let agent = agent().display().to_string();
-    [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        &agent,
-        "-v4",
-        "-loglevel",
-        "error",
-        "--use-inouterr",
-        "--stdio-dir",
-        "{}",
-    ]
-    .map(str::to_owned)
-    .to_vec()
-}
 
 #[test]
 fn our_agent_keeps_every_rule() {
-    let mut program = Program::new(command(), false).unwrap();
-    let setup = Setup {
-        shell: Ok(vec!["/bin/sh".into(), "-c".into()]),
-        container: Ok(ContainerSetup::with_busybox(&find_busybox().unwrap()).unwrap()),
-        // As a plain process this agent only ends.
-        may_power_off: true,
-    };
+    let mut program = Program::new(ours::command(), false).unwrap();
+    let setup = ours::setup();
     let report = Runner::new(&mut program, &setup, Duration::from_secs(60)).run(&cases::all(), |row| {
         println!("{}", Report::line(row, 45));
     });
@@ -95,7 +39,7 @@ fn conformance(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn the_commands_exit_status_tells_a_pass_a_failure_and_a_wrong_call_apart() {
-    let program = format!("{} -v4 --use-inouterr --stdio-dir {{}}", agent().display());
+    let program = format!("{} -v4 --use-inouterr --stdio-dir {{}}", ours::agent().display());
     let (code, out, _) = conformance(&["--program", &program, "--only", "negotiation/"]);
     assert_eq!(code, Some(0), "{out}");
     assert!(

@@ -35,6 +35,13 @@ pub(super) const CASES: &[Case] = &[
         &[Need::Container, Need::Shell],
         create_in_utility_vm,
     ),
+    Case::new("container/exec-document", "6", &[Need::Container], exec_document),
+    Case::new(
+        "container/a-failed-dial-at-the-start",
+        "6",
+        &[Need::Container],
+        failed_dial,
+    ),
     Case::new(
         "container/several-at-once",
         "9",
@@ -214,4 +221,47 @@ fn lenient_config(ctx: &mut Context<'_>) -> Outcome {
         json!({"ContainerId": VM, "ProcessId": 4_194_301}),
     )?
     .fails(&[])
+}
+
+/// What a further process's document says holds for it, not what the first one's says.
+fn exec_document(ctx: &mut Context<'_>) -> Outcome {
+    let id = ctx.create_with("read line", |spec| {
+        spec["process"]["env"] = json!(["PATH=/bin", "GREETING=of the first"]);
+    })?;
+    let mut init = ctx.start_init(&id, [true, false, false])?;
+    let mut words = ctx.container_setup()?.shell.clone();
+    words.push("echo \"$GREETING|$(pwd)\"".into());
+    let document = json!({
+        "cwd": "/proc", "user": {"uid": 0, "gid": 0}, "args": words, "env": ["PATH=/bin", "GREETING=of the second"],
+    });
+    let mut exec = ctx.execute(&id, json!({"OciProcess": document}), OUT)?;
+    let text = exec.output()?;
+    ensure(text == "of the second|/proc\n", || {
+        format!("the process says {text:?}")
+    })?;
+    ctx.wait(&id, exec.pid)?;
+    init.end_input()?;
+    ctx.wait(&id, init.pid)?;
+    ctx.session.notification(&id)?;
+    ctx.delete(&id)
+}
+
+/// A start without its stream fails. The container is held as before, or ends; either way its end is told once.
+fn failed_dial(ctx: &mut Context<'_>) -> Outcome {
+    let id = ctx.create("exit 0")?;
+    let port = ctx.port()?;
+    let closed = port.number;
+    drop(port);
+    let settings = json!({
+        "ProcessParameters": json!({"CreateStdOutPipe": true}).to_string(),
+        "VsockStdioRelaySettings": {"StdOut": closed},
+    });
+    ctx.of(&id, word::EXECUTE_PROCESS, json!({"Settings": settings}))?
+        .fails(&[])?;
+    let reply = ctx.of(&id, word::SHUTDOWN_FORCED, json!({}))?;
+    if reply.result != 0 {
+        reply.fails(&[])?;
+    }
+    ctx.session.notification(&id)?;
+    ctx.delete(&id)
 }

@@ -61,4 +61,24 @@ mod tests {
             assert!(!case.section.is_empty(), "{}", case.name);
         }
     }
+
+    /// A case that nothing can fail says nothing.
+    #[test]
+    fn each_case_has_a_broken_agent_that_it_catches() {
+        let tests = [
+            include_str!("../../tests/broken_agents.rs"),
+            include_str!("../../tests/bent/rules.rs"),
+        ]
+        .map(|text| {
+            let (_, table) = text.split_once("const RULES").unwrap();
+            table.split_once("\n];").unwrap().0
+        });
+        for case in super::all() {
+            let name = format!("\"{}\"", case.name);
+            assert!(
+                tests.iter().any(|table| table.contains(&name)),
+                "{name}: no agent breaks this rule"
+            );
+        }
+    }
 }

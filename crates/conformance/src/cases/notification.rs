@@ -33,6 +33,12 @@ pub(super) const CASES: &[Case] = &[
         &[Need::Container],
         without_a_wait,
     ),
+    Case::new(
+        "notification/though-nobody-reads",
+        "8",
+        &[Need::Container],
+        nobody_reads,
+    ),
 ];
 
 /// How long a second notification is waited for.
@@ -130,5 +136,15 @@ fn without_a_wait(ctx: &mut Context<'_>) -> Outcome {
     // Late, but the exit code is kept.
     let code = ctx.wait(&id, init.pid)?;
     ensure(code == 3, || format!("the exit code is {code}"))?;
+    ctx.delete(&id)
+}
+
+/// A host whose reader has gone must still learn of the end.
+fn nobody_reads(ctx: &mut Context<'_>) -> Outcome {
+    let id = ctx.create("head -c 1000000 /dev/zero; exit 0")?;
+    let mut init = ctx.start_init(&id, OUT)?;
+    init.stdout = None;
+    ctx.session.notification(&id)?;
+    ctx.wait(&id, init.pid)?;
     ctx.delete(&id)
 }

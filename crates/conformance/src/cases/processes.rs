@@ -53,6 +53,9 @@ fn with_a_limit(ctx: &mut Context<'_>) -> Outcome {
     ensure(begun.elapsed() >= Duration::from_millis(250), || {
         format!("a wait of 300 ms ended after {}", begun.elapsed().as_millis())
     })?;
+    // An absent number is 0: no time at all.
+    ctx.vm(word::WAIT_FOR_PROCESS, json!({"ProcessId": process.pid}))?
+        .fails(&[code::WAIT_TIMEOUT])?;
     // The process is as it was, and can be waited for.
     let wait = json!({"ProcessId": process.pid, "TimeoutInMs": 30_000});
     let id = ctx.send(VM, word::WAIT_FOR_PROCESS, wait);

@@ -43,6 +43,7 @@ pub(super) const CASES: &[Case] = &[
         one_connection,
     ),
     Case::new("stdio/only-wanted-streams", "6", &[Need::Shell], only_wanted),
+    Case::new("stdio/input-nobody-reads", "8", &[Need::Container], unread_input),
     Case::new("stdio/a-reader-that-goes-away", "8", &[Need::Shell], reader_goes),
     Case::new(
         "stdio/output-ends-with-the-process",
@@ -194,4 +195,41 @@ fn output_ends(ctx: &mut Context<'_>) -> Outcome {
         format!("standard error is {:?}", String::from_utf8_lossy(&err))
     })?;
     ctx.wait(VM, process.pid).map(drop)
+}
+
+/// Standard input that is full when the process ends: the agent closes it, so that the host's writing ends too.
+fn unread_input(ctx: &mut Context<'_>) -> Outcome {
+    let id = ctx.create("sleep 0.5; exit 4")?;
+    let mut init = ctx.start_init(&id, [true, true, false])?;
+    write_until_closed(init.stdin.take())?;
+    let code = ctx.wait(&id, init.pid)?;
+    ensure(code == 4, || format!("the exit code is {code}"))?;
+    init.stdout = None;
+    ctx.session.notification(&id)?;
+    ctx.delete(&id)
+}
+
+/// Writes more than any buffer holds, and expects that this ends.
+pub(super) fn write_until_closed(stream: Option<std::os::unix::net::UnixStream>) -> Outcome {
+    let Some(mut stream) = stream else {
+        return Err(Stop::NotTried("no stream".into()));
+    };
+    let piece = [b'x'; 4096];
+    for _ in 0..2048 {
+        match stream.write_all(&piece) {
+            Ok(()) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                return Err(Stop::Failed(
+                    "standard input was neither read nor closed, though the process has ended".into(),
+                ));
+            }
+            Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("terminal/of-a-vm-process", "8", &[Need::Shell], of_a_vm_process),
     Case::new("terminal/of-a-containers-init", "8", &[Need::Container], of_init),
     Case::new("terminal/of-an-exec", "8", &[Need::Container], of_exec),
+    Case::new("terminal/input-nobody-reads", "8", &[Need::Shell], unread_input),
     Case::new(
         "terminal/resize-after-the-end",
         "6",
@@ -119,4 +120,14 @@ fn resize_after_the_end(ctx: &mut Context<'_>) -> Outcome {
     ctx.wait(VM, process.pid)?;
     let size = json!({"ProcessId": process.pid, "Height": 41, "Width": 101});
     ctx.vm(word::RESIZE_CONSOLE, size)?.ok().map(drop)
+}
+
+/// A terminal in raw mode keeps what is typed until it is full; with the process, the typing ends.
+fn unread_input(ctx: &mut Context<'_>) -> Outcome {
+    let words = ctx.vm_words("stty raw -echo || exit 1; sleep 0.5; exit 4")?;
+    let mut process = start(ctx, VM, json!({"CommandArgs": words, "EmulateConsole": true}))?;
+    super::stdio::write_until_closed(process.stdin.take())?;
+    process.output()?;
+    let code = ctx.wait(VM, process.pid)?;
+    ensure(code == 4, || format!("the exit code is {code}"))
 }

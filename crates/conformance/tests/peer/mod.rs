@@ -36,6 +36,7 @@ pub(crate) enum Fault {
     AnswersAnswers,
     SilentOnUnknownCategory,
     StaysAfterTheEnd,
+    ReadsOnce,
     // Results.
     UnsignedResult,
     NoErrorMessage,

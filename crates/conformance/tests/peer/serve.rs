@@ -95,7 +95,12 @@ pub(crate) fn serve(stream: UnixStream, fault: Fault, directory: PathBuf) {
 
 fn read(reader: &mut UnixStream, shared: &Shared) -> Option<(u32, u64, Vec<u8>)> {
     let mut head = [0; 16];
-    reader.read_exact(&mut head).ok()?;
+    if shared.is(Fault::ReadsOnce) {
+        // A header comes in one piece, it thinks.
+        reader.read(&mut head).ok().filter(|length| *length == 16)?;
+    } else {
+        reader.read_exact(&mut head).ok()?;
+    }
     let four = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap());
     let size = four(4);
     let mut id = u64::from_le_bytes(head[8..].try_into().unwrap());
