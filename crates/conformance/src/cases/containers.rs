@@ -37,6 +37,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::new("container/exec-document", "6", &[Need::Container], exec_document),
     Case::new(
+        "container/quick-processes-lose-nothing",
+        "8",
+        &[Need::Container],
+        quick_processes,
+    ),
+    Case::new(
         "container/a-failed-dial-at-the-start",
         "6",
         &[Need::Container],
@@ -262,6 +268,33 @@ fn failed_dial(ctx: &mut Context<'_>) -> Outcome {
     if reply.result != 0 {
         reply.fails(&[])?;
     }
+    ctx.session.notification(&id)?;
+    ctx.delete(&id)
+}
+
+/// Processes that have ended before anybody looked: their output comes all the same.
+fn quick_processes(ctx: &mut Context<'_>) -> Outcome {
+    let id = ctx.create("read line")?;
+    let mut init = ctx.start_init(&id, [true, false, false])?;
+    for round in 0..5 {
+        let mut started = Vec::new();
+        for number in 0..8 {
+            let mut words = ctx.container_setup()?.shell.clone();
+            words.push(format!("echo {round} {number}"));
+            let document = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": words});
+            let (request, ports) = ctx.send_execute(&id, json!({"OciProcess": document}), OUT)?;
+            started.push((request, ports, format!("{round} {number}\n")));
+        }
+        for (request, ports, expected) in started {
+            let reply = ctx.session.answer(request)?.ok()?;
+            let mut process = ctx.connected(&reply, &ports)?;
+            let text = process.output()?;
+            ensure(text == expected, || format!("of {expected:?} came {text:?}"))?;
+            ctx.wait(&id, process.pid)?;
+        }
+    }
+    init.end_input()?;
+    ctx.wait(&id, init.pid)?;
     ctx.session.notification(&id)?;
     ctx.delete(&id)
 }

@@ -24,6 +24,12 @@ pub(super) const CASES: &[Case] = &[
         &[Need::Shell],
         in_the_vm,
     ),
+    Case::new(
+        "execute/without-relay-settings",
+        "6",
+        &[Need::Shell],
+        without_relay,
+    ),
     Case::new("execute/no-such-program", "6", &[], no_such_program),
     Case::new("execute/no-command", "6", &[], no_command),
     Case::new(
@@ -117,4 +123,17 @@ fn failed_dial(ctx: &mut Context<'_>) -> Outcome {
     ensure(late.is_none(), || {
         "stderr was dialled though stdout could not be".into()
     })
+}
+
+/// A host that wants no streams need not say so.
+fn without_relay(ctx: &mut Context<'_>) -> Outcome {
+    let words = ctx.vm_words("read line; exit 14")?;
+    let parameters = json!({"CommandArgs": words}).to_string();
+    let settings = json!({"ProcessParameters": parameters});
+    let reply = ctx
+        .vm(word::EXECUTE_PROCESS, json!({"Settings": settings}))?
+        .ok()?;
+    let process = ctx.connected(&reply, &[None, None, None])?;
+    let code = ctx.wait(VM, process.pid)?;
+    ensure(code == 14, || format!("the exit code is {code}"))
 }

@@ -89,6 +89,7 @@ fn odd_queries(ctx: &mut Context<'_>) -> Outcome {
         "{}",
         r#"{"PropertyTypes":[]}"#,
         r#"{"PropertyTypes":["Memory","NoSuchThing"]}"#,
+        r#"{"PropertyTypes":null}"#,
     ] {
         ask(ctx, &id, query)?;
     }

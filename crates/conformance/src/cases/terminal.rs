@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("terminal/of-a-vm-process", "8", &[Need::Shell], of_a_vm_process),
     Case::new("terminal/of-a-containers-init", "8", &[Need::Container], of_init),
     Case::new("terminal/of-an-exec", "8", &[Need::Container], of_exec),
+    Case::new("terminal/half-close-is-the-end", "8", &[Need::Shell], half_close),
     Case::new("terminal/input-nobody-reads", "8", &[Need::Shell], unread_input),
     Case::new(
         "terminal/resize-after-the-end",
@@ -66,20 +67,9 @@ fn terminal(ctx: &mut Context<'_>, mut process: Running, of: &str) -> Outcome {
     ensure(code == 17, || format!("the exit code is {code}"))
 }
 
-/// Starts with all three streams named. A terminal has one output, so the third is not dialled.
+/// Starts with the two streams a terminal has.
 fn start(ctx: &mut Context<'_>, of: &str, parameters: Value) -> Outcome<Running> {
-    let error = ctx.port()?;
-    let (input, output) = (ctx.port()?, ctx.port()?);
-    let mut parameters = parameters;
-    parameters["CreateStdInPipe"] = true.into();
-    parameters["CreateStdOutPipe"] = true.into();
-    let relay = json!({"StdIn": input.number, "StdOut": output.number});
-    let settings = json!({"ProcessParameters": parameters.to_string(), "VsockStdioRelaySettings": relay});
-    let reply = ctx
-        .of(of, word::EXECUTE_PROCESS, json!({"Settings": settings}))?
-        .ok()?;
-    drop(error);
-    ctx.connected(&reply, &[Some(input), Some(output), None])
+    ctx.execute(of, parameters, [true, true, false])
 }
 
 fn of_a_vm_process(ctx: &mut Context<'_>) -> Outcome {
@@ -130,4 +120,21 @@ fn unread_input(ctx: &mut Context<'_>) -> Outcome {
     process.output()?;
     let code = ctx.wait(VM, process.pid)?;
     ensure(code == 4, || format!("the exit code is {code}"))
+}
+
+/// The end of the host's sending is the end of the terminal's input, for a program that reads lines.
+fn half_close(ctx: &mut Context<'_>) -> Outcome {
+    let words = ctx.vm_words("stty -echo; echo ready; cat; echo the end; exit 6")?;
+    let mut process = start(ctx, VM, json!({"CommandArgs": words, "EmulateConsole": true}))?;
+    let mut text = String::new();
+    read_until(&mut process, "ready", &mut text)?;
+    if let Some(stdin) = &mut process.stdin {
+        stdin.write_all(b"a line\n")?;
+    }
+    process.end_input()?;
+    read_until(&mut process, "the end", &mut text)?;
+    ensure(text.contains("a line"), || format!("the terminal says {text:?}"))?;
+    process.output()?;
+    let code = ctx.wait(VM, process.pid)?;
+    ensure(code == 6, || format!("the exit code is {code}"))
 }

@@ -460,4 +460,34 @@ pub(crate) const RULES: &[Rule] = &[
             succeeded(word, word::MODIFY_SETTINGS, body);
         },
     ),
+    request(
+        "relay settings must be there",
+        "execute/without-relay-settings",
+        |word, body| {
+            if word == word::EXECUTE_PROCESS && body["Settings"]["VsockStdioRelaySettings"].is_null() {
+                return Bent::Answer(json!({"Result": -1, "ErrorMessage": "VsockStdioRelaySettings"}));
+            }
+            Bent::Request
+        },
+    ),
+    request(
+        "a terminal's input has no end",
+        "terminal/half-close-is-the-end",
+        |word, body| {
+            parameters(word, body, |all| {
+                all["CommandArgs"][2] = "stty raw -echo; echo ready; cat; echo the end".into()
+            })
+        },
+    ),
+    request(
+        "one process's output is lost",
+        "container/quick-processes-lose-nothing",
+        |word, body| {
+            parameters(word, body, |all| {
+                if all["OciProcess"]["args"][2] == "echo 3 3" {
+                    all["OciProcess"]["args"][2] = "exit 0".into();
+                }
+            })
+        },
+    ),
 ];
