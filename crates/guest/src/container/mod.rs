@@ -309,12 +309,14 @@ impl Containers {
             .unwrap_or(parameters.emulate_console);
         let streams = dial(console)?;
         let process = Process::new(Some(id.to_owned()), None).during(|| "making an event".into())?;
-        let ends = self.runtime.exec(id, &document, console, &process)?;
-        if let ProcessEnds::Console(console) = &ends {
-            set_initial_size(console, &document);
-        }
-        stdio::connect(&process, ends, streams)?;
-        Ok(process)
+        let outcome = process.held(|| {
+            let ends = self.runtime.exec(id, &document, console, &process)?;
+            if let ProcessEnds::Console(console) = &ends {
+                set_initial_size(console, &document);
+            }
+            stdio::connect(&process, ends, streams)
+        });
+        outcome.map(|()| process)
     }
 
     /// Asks the container to end, or ends it.

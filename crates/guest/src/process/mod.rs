@@ -119,6 +119,17 @@ impl Process {
         !state.done
     }
 
+    /// Starts the process and connects its streams in `start`. It is not done before that is over, however soon it
+    /// ends: what it has written is still to be taken.
+    pub(crate) fn held<T>(&self, start: impl FnOnce() -> T) -> T {
+        let held = self.add_part();
+        let outcome = start();
+        if held {
+            self.part_done();
+        }
+        outcome
+    }
+
     /// Says that a relay, or the process itself, has finished.
     pub(crate) fn part_done(&self) {
         let mut state = self.lock();
@@ -299,6 +310,19 @@ mod tests {
         });
         process.kill_is_asked();
         assert!(process.was_killed_unasked(), "asked for after the end");
+    }
+
+    #[test]
+    fn a_process_that_ends_while_it_is_started_is_still_connected() {
+        let process = Process::new(None, None).unwrap();
+        process.held(|| {
+            process.exited(0);
+            assert!(process.has_exited() && !process.is_done());
+            assert!(process.add_part(), "its output can be relayed");
+        });
+        assert!(!process.is_done(), "the relay has not finished");
+        process.part_done();
+        assert!(process.is_done());
     }
 
     #[test]

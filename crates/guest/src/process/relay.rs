@@ -14,6 +14,7 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
     net::{Shutdown, shutdown},
 };
@@ -76,10 +77,16 @@ pub(crate) fn output(
 /// Starts copying `from` (a stream) to `to`. A console gets end-of-transmission where a pipe is closed.
 pub(crate) fn input(from: OwnedFd, to: Arc<OwnedFd>, console: bool, ended: Ended) -> io::Result<()> {
     spawn("stdin relay", move || {
-        copy_input(&from, &to, &ended);
+        let last = copy_input(&from, &to, &ended);
         if console {
-            // Ctrl-D: only a program that reads whole lines takes it as the end.
-            let _ = rustix::io::write(&*to, b"\x04");
+            // Ctrl-D: only a program that reads whole lines takes it as the end. After part of a line the first one
+            // only hands that part over.
+            let ends = if matches!(last, None | Some(b'\n' | b'\r' | 0x04)) {
+                &b"\x04"[..]
+            } else {
+                b"\x04\x04"
+            };
+            let _ = rustix::io::write(&*to, ends);
         }
     })
 }
@@ -138,19 +145,52 @@ fn finish(stream: &OwnedFd) {
     }
 }
 
-fn copy_input(from: &OwnedFd, to: &OwnedFd, ended: &Ended) {
+/// Copies until an end; returns the last byte that was taken.
+fn copy_input(from: &OwnedFd, to: &OwnedFd, ended: &Ended) -> Option<u8> {
+    // A write must end with the process. That of a terminal nobody reads would wait for ever, and so would that of a
+    // pipe whose other end somebody else still holds.
+    let nonblocking = fcntl_getfl(to).and_then(|flags| fcntl_setfl(to, flags | OFlags::NONBLOCK));
+    if nonblocking.is_err() {
+        return None;
+    }
+    let mut last = None;
     let mut buffer = vec![0; CHUNK_BYTES];
     while matches!(readable(from, Some(ended), None), Ready::Data) {
         let length = match rustix::io::read(from, &mut buffer) {
-            Ok(0) => return,
+            Ok(0) => break,
             Ok(length) => length,
             Err(Errno::INTR) => continue,
-            Err(_) => return,
+            Err(_) => break,
         };
-        if write_all(to, &buffer[..length]).is_err() {
-            return;
+        if !write_until_ended(to, &buffer[..length], ended) {
+            break;
+        }
+        last = Some(buffer[length - 1]);
+    }
+    last
+}
+
+/// Writes to a descriptor that does not block. `false` if it broke, or the process ended before all was taken.
+fn write_until_ended(to: &OwnedFd, mut bytes: &[u8], ended: &Ended) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut watched = [
+                    PollFd::new(to, PollFlags::OUT),
+                    PollFd::from_borrowed_fd(ended.0.as_fd(), PollFlags::IN),
+                ];
+                match poll(&mut watched, None) {
+                    Ok(_) if watched[1].revents().is_empty() => {}
+                    Err(Errno::INTR) => {}
+                    _ => return false,
+                }
+            }
+            Err(_) => return false,
         }
     }
+    true
 }
 
 fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
@@ -311,6 +351,58 @@ mod tests {
         let mut text = String::new();
         File::from(reader).read_to_string(&mut text).unwrap();
         assert_eq!(text, "to the end");
+    }
+
+    #[test]
+    fn a_half_close_ends_the_lines_of_a_console_whatever_came_last() {
+        for (typed, read) in [
+            ("", ""),
+            ("a line\n", "a line\n"),
+            ("part of a line", "part of a line"),
+        ] {
+            let (agent, process) = crate::process::stdio::console().unwrap();
+            // Held, as by the output's relay: a console that is closed ends in another way.
+            let agent = Arc::new(agent);
+            let (guest, mut host) = UnixStream::pair().unwrap();
+            input(guest.into(), Arc::clone(&agent), true, Ended::new().unwrap()).unwrap();
+            host.write_all(typed.as_bytes()).unwrap();
+            host.shutdown(std::net::Shutdown::Write).unwrap();
+            let (sender, text) = mpsc::channel();
+            thread::spawn(move || {
+                let mut text = String::new();
+                File::from(process).read_to_string(&mut text).unwrap();
+                sender.send(text).unwrap();
+            });
+            assert_eq!(
+                text.recv_timeout(Duration::from_secs(5)).unwrap(),
+                read,
+                "{typed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn input_that_nobody_reads_ends_with_the_process() {
+        let (agent, process) = crate::process::stdio::console().unwrap();
+        let raw = rustix::termios::tcgetattr(&process).map(|mut settings| {
+            settings.make_raw();
+            rustix::termios::tcsetattr(&process, rustix::termios::OptionalActions::Now, &settings)
+        });
+        raw.unwrap().unwrap();
+        let (pipe_reader, pipe_writer) = pipe();
+        for (to, console) in [(agent, true), (pipe_writer, false)] {
+            let (guest, mut host) = UnixStream::pair().unwrap();
+            let ended = Ended::new().unwrap();
+            input(guest.into(), Arc::new(to), console, ended.clone()).unwrap();
+            host.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+            let full = host.write_all(&vec![b'x'; 8 << 20]).unwrap_err().kind();
+            assert_eq!(full, io::ErrorKind::WouldBlock, "console: {console}");
+            ended.set();
+            host.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+            let closed = host.write_all(&vec![b'x'; 8 << 20]).unwrap_err().kind();
+            assert_eq!(closed, io::ErrorKind::BrokenPipe, "console: {console}");
+        }
+        drop((process, pipe_reader));
     }
 
     #[test]

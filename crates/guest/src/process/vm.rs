@@ -66,11 +66,13 @@ pub(crate) fn start(
             process.set_console(Arc::new(agent.try_clone().during(|| "copying a console".into())?));
             stdio::resize(&process, height, width)?;
         }
-        let pid = spawn(&mut command)?;
-        // The process's end must be its alone, or its end is never seen.
-        drop(command);
-        stdio::connect(&process, ProcessEnds::Console(agent), streams)?;
-        pid
+        process.held(|| {
+            let pid = spawn(&mut command)?;
+            // The process's end must be its alone, or its end is never seen.
+            drop(command);
+            stdio::connect(&process, ProcessEnds::Console(agent), streams)?;
+            Ok::<_, AgentError>(pid)
+        })?
     } else {
         let or_null = |stream: Option<OwnedFd>| stream.map_or_else(Stdio::null, Stdio::from);
         command

@@ -90,7 +90,7 @@ impl Runtime {
     ) -> Result<ProcessEnds> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let console = terminal.then(|| ConsoleSocket::new(number)).transpose()?;
-        let path = Path::new(SCRATCH).join(format!("{number}.json"));
+        let path = scratch(number, "json");
         let write = || {
             fs::create_dir_all(SCRATCH)?;
             fs::write(&path, document.to_string())
@@ -220,6 +220,12 @@ impl Runtime {
     }
 }
 
+/// A file of operation `number`. As plain processes, several agents share the directory: without the pid one would run
+/// another's process.
+fn scratch(number: u64, kind: &str) -> PathBuf {
+    Path::new(SCRATCH).join(format!("{}-{number}.{kind}", std::process::id()))
+}
+
 /// Where a container's console is handed over.
 struct ConsoleSocket {
     path: PathBuf,
@@ -228,7 +234,7 @@ struct ConsoleSocket {
 
 impl ConsoleSocket {
     fn new(number: u64) -> Result<Self> {
-        let path = Path::new(SCRATCH).join(format!("{number}.console"));
+        let path = scratch(number, "console");
         let make = || {
             fs::create_dir_all(SCRATCH)?;
             let _ = fs::remove_file(&path);
