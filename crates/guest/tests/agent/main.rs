@@ -5,5 +5,6 @@
 mod agent;
 mod errors;
 mod hostile;
+mod limits;
 mod processes;
 mod storage;
