@@ -22,6 +22,8 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(60);
 /// Fills memory without end, in pieces of this process's own.
 const FILL: &str = "x=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; while :; do x=$x$x; done";
+/// Some seconds of work for a CPU.
+const WORK: &str = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
 const MIB: u64 = 1 << 20;
 
 /// A container that waits for lines and runs each.
@@ -199,8 +201,15 @@ async fn the_limits_of_a_spec_are_those_of_its_cgroup_and_can_be_changed() {
         "it is mounted writable"
     );
     let handle = container.handle.clone();
-    let (pids, memory, used_before) = metrics(&handle.stats().await.unwrap());
+    container.says(&format!("{WORK}; echo done")).await;
+    let stats = handle.stats().await.unwrap();
+    let (pids, memory, used_before) = metrics(&stats);
     assert_eq!((pids, memory), (32, 64 * MIB));
+    let throttling = stats.cpu.unwrap().throttling;
+    assert!(
+        throttling.throttled_periods > 0,
+        "more than half of a CPU was wanted: {throttling:?}"
+    );
 
     let new = json!({"memory": {"limit": 128 * MIB}, "cpu": {"quota": -1}, "pids": {"limit": -1}});
     handle.update(&new).await.unwrap();
@@ -240,7 +249,7 @@ async fn the_limits_of_a_spec_are_those_of_its_cgroup_and_can_be_changed() {
 
     // Reading a file nobody has read before has to reach the disk.
     container
-        .says("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; cat /usr/bin/* 2>/dev/null | head -c 8000000 | wc -c")
+        .says("cat /usr/bin/* 2>/dev/null | head -c 8000000 | wc -c")
         .await;
     let stats = handle.stats().await.unwrap();
     assert!(metrics(&stats).2 > used_before);
