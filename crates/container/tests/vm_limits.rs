@@ -386,6 +386,33 @@ async fn a_paused_container_stands_still_goes_on_and_can_be_killed() {
     assert_eq!(container.hear().await, "two");
     assert_eq!(container.cgroup("pids.max").await, "77");
 
+    // Processes that are started while it is paused start before or not at all, and none is left half way.
+    for _ in 0..5 {
+        let bridge = pod.vm.bridge();
+        let exec = || async {
+            let true_program = cofferdam_protocol::message::ProcessParameters {
+                oci_process: Some(json!({"args": ["/bin/true"], "cwd": "/"})),
+                ..Default::default()
+            };
+            bridge
+                .execute_process("a", true_program, Default::default())
+                .await
+        };
+        let (paused, first, second, third) = tokio::join!(handle.pause(), exec(), exec(), exec());
+        paused.unwrap();
+        handle.resume().await.unwrap();
+        for started in [first, second, third] {
+            match started {
+                Ok(pid) => {
+                    let ended = timeout(LIMIT, bridge.wait_for_process("a", pid)).await;
+                    assert_eq!(ended.expect("it ends").unwrap(), 0);
+                }
+                Err(error) => assert_eq!(error.result(), Some(HResult::INVALID_STATE), "{error}"),
+            }
+        }
+    }
+    assert_eq!(container.says("echo three").await, "three");
+
     handle.pause().await.unwrap();
     container.kill(&pod).await;
     let late = handle.pause().await.unwrap_err();
