@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::sandbox;
 use crate::{
     error::{AgentError, Result},
+    network,
     process::vm::DEFAULT_PATH,
 };
 
@@ -15,8 +16,6 @@ use crate::{
 pub(crate) const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
 /// Annotation that says whether it is a sandbox or a container of one.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-/// Annotation that asks for a network namespace of the container's own: without adapters, whatever the VM has.
-const NETWORK: &str = "io.cofferdam.network";
 /// Longest host name (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
 
@@ -94,12 +93,8 @@ pub(crate) fn complete(id: &str, spec: Value) -> Result<Completed> {
         .and_then(Value::as_object_mut)
         .ok_or_else(|| AgentError::Invalid("the OCI specification has no process".into()))?;
     complete_process(process, &mut removed);
-    let own_network = spec
-        .get("annotations")
-        .and_then(|annotations| annotations.get(NETWORK))
-        .and_then(Value::as_str)
-        == Some("own");
-    complete_linux(id, object(&mut spec, "linux")?, own_network, &mut removed);
+    network::share_namespace(&mut spec);
+    complete_linux(id, object(&mut spec, "linux")?, &mut removed);
     let sandbox_mounts = complete_mounts(&mut spec)?;
     complete_hostname(id, &mut spec, &mut removed);
     Ok(Completed {
@@ -171,7 +166,7 @@ fn complete_capabilities(process: &mut Map<String, Value>) {
     }
 }
 
-fn complete_linux(id: &str, linux: &mut Map<String, Value>, own_network: bool, removed: &mut Vec<String>) {
+fn complete_linux(id: &str, linux: &mut Map<String, Value>, removed: &mut Vec<String>) {
     for (member, why) in [
         (
             "seccomp",
@@ -212,10 +207,6 @@ fn complete_linux(id: &str, linux: &mut Map<String, Value>, own_network: bool, r
         }
     }
     let namespaces = linux.entry("namespaces").or_insert_with(|| json!([]));
-    if let Some(namespaces) = namespaces.as_array_mut().filter(|_| !own_network) {
-        // The VM is what a network namespace is on a host: its adapters are its containers'. A pod's share them.
-        namespaces.retain(|namespace| namespace.get("type").and_then(Value::as_str) != Some("network"));
-    }
     for namespace in namespaces.as_array_mut().into_iter().flatten() {
         if let Some(namespace) = namespace.as_object_mut()
             && let Some(path) = namespace.remove("path").filter(|path| path.as_str() != Some(""))
@@ -462,22 +453,6 @@ mod tests {
         ] {
             assert!(done.spec.pointer(gone).is_none(), "{gone}");
         }
-    }
-
-    #[test]
-    fn a_container_has_the_vms_network_unless_its_own_is_asked_for() {
-        let mut spec = minimal();
-        spec["linux"]["namespaces"] =
-            json!([{"type": "network", "path": "/var/run/netns/x"}, {"type": "network"}, {"type": "pid"}]);
-        let done = complete("c1", spec.clone()).unwrap();
-        assert_eq!(done.spec["linux"]["namespaces"], json!([{"type": "pid"}]));
-        spec["annotations"] = json!({NETWORK: "own"});
-        let done = complete("c1", spec).unwrap();
-        let kinds = &done.spec["linux"]["namespaces"];
-        assert_eq!(
-            kinds,
-            &json!([{"type": "network"}, {"type": "network"}, {"type": "pid"}])
-        );
     }
 
     #[test]
