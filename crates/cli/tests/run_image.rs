@@ -274,7 +274,7 @@ fn a_network_is_the_vms_and_refused_without_one() {
         ),
     ] {
         let run = picture.run(&[options, &[IMAGE]].concat());
-        output_of(&run, 125);
+        output_of(&run, 2);
         assert!(said(&run).contains(reason), "{options:?}: {}", said(&run));
     }
     output_of(&picture.run(&["--network", "none", IMAGE]), 0);

@@ -1,22 +1,12 @@
 //! Which namespaces a container has of its own, and which it shares.
 //!
 //! Paths of namespaces are the host's and mean nothing in the VM. What a pod's container would have shared with its sandbox
-//! on a host, it shares with it here; the network namespace is the VM itself.
+//! on a host, it shares with it here. The network namespace is the network's: `share_namespace` there.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Annotation that asks for a network namespace of the container's own: without adapters, whatever the VM has.
-const NETWORK: &str = "io.cofferdam.network";
 /// Kinds that a container can share with its sandbox, as the kernel names them in /proc.
 const SHARED: [&str; 3] = ["ipc", "uts", "pid"];
-
-/// Whether a document asks for a network namespace of the container's own.
-pub(super) fn wants_own_network(spec: &Map<String, Value>) -> bool {
-    let annotation = spec
-        .get("annotations")
-        .and_then(|annotations| annotations.get(NETWORK));
-    annotation.and_then(Value::as_str) == Some("own")
-}
 
 /// Whether it is a host name of the container's own.
 pub(super) fn is_own_name(namespace: &Value) -> bool {
@@ -25,20 +15,9 @@ pub(super) fn is_own_name(namespace: &Value) -> bool {
 
 /// Completes a document's `linux.namespaces`. A path means the sandbox's namespace, whose init has the process number
 /// `sandbox`; without one a new namespace is made.
-pub(super) fn complete(
-    namespaces: &mut Value,
-    own_network: bool,
-    sandbox: Option<u32>,
-    removed: &mut Vec<String>,
-) {
-    let Some(namespaces) = namespaces.as_array_mut() else {
-        return;
-    };
-    if !own_network {
-        // The VM is what a network namespace is on a host: its adapters are its containers'. A pod's share them.
-        namespaces.retain(|namespace| namespace.get("type").and_then(Value::as_str) != Some("network"));
-    }
-    for namespace in namespaces.iter_mut().filter_map(Value::as_object_mut) {
+pub(super) fn complete(namespaces: &mut Value, sandbox: Option<u32>, removed: &mut Vec<String>) {
+    let list = namespaces.as_array_mut().into_iter().flatten();
+    for namespace in list.filter_map(Value::as_object_mut) {
         let Some(path) = namespace.remove("path").filter(|path| path.as_str() != Some("")) else {
             continue;
         };
@@ -61,27 +40,10 @@ mod tests {
 
     use super::*;
 
-    fn completed(namespaces: Value, own_network: bool, sandbox: Option<u32>) -> (Value, Vec<String>) {
+    fn completed(namespaces: Value, sandbox: Option<u32>) -> (Value, Vec<String>) {
         let (mut namespaces, mut removed) = (namespaces, Vec::new());
-        complete(&mut namespaces, own_network, sandbox, &mut removed);
+        complete(&mut namespaces, sandbox, &mut removed);
         (namespaces, removed)
-    }
-
-    #[test]
-    fn a_container_has_the_vms_network_unless_its_own_is_asked_for() {
-        let asked = json!({ "annotations": { NETWORK: "own" } });
-        assert!(wants_own_network(asked.as_object().unwrap()));
-        assert!(!wants_own_network(&Map::new()));
-        let namespaces =
-            json!([{"type": "network", "path": "/var/run/netns/x"}, {"type": "network"}, {"type": "pid"}]);
-        let (shared, removed) = completed(namespaces.clone(), false, None);
-        assert_eq!((shared, removed.len()), (json!([{"type": "pid"}]), 0));
-        let (own, removed) = completed(namespaces, true, None);
-        assert_eq!(
-            own,
-            json!([{"type": "network"}, {"type": "network"}, {"type": "pid"}])
-        );
-        assert_eq!(removed.len(), 1);
     }
 
     #[test]
@@ -92,7 +54,7 @@ mod tests {
             {"type": "pid"},
             {"type": "user", "path": "/proc/77/ns/user"},
         ]);
-        let (shared, removed) = completed(namespaces.clone(), false, Some(9));
+        let (shared, removed) = completed(namespaces.clone(), Some(9));
         assert_eq!(
             shared,
             json!([
@@ -103,7 +65,7 @@ mod tests {
             ])
         );
         assert_eq!(removed.len(), 1);
-        let (alone, removed) = completed(namespaces, false, None);
+        let (alone, removed) = completed(namespaces, None);
         assert!(
             alone
                 .as_array()

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{namespaces, sandbox};
 use crate::{
     error::{AgentError, Result},
+    network,
     process::vm::DEFAULT_PATH,
 };
 
@@ -95,11 +96,11 @@ pub(crate) fn complete(id: &str, spec: Value, sandbox: Option<u32>) -> Result<Co
         .and_then(Value::as_object_mut)
         .ok_or_else(|| AgentError::Invalid("the OCI specification has no process".into()))?;
     complete_process(process, &mut removed);
-    let own_network = namespaces::wants_own_network(&spec);
+    network::share_namespace(&mut spec);
     let linux = object(&mut spec, "linux")?;
     complete_linux(id, linux, &mut removed);
     let wanted = linux.entry("namespaces").or_insert_with(|| json!([]));
-    namespaces::complete(wanted, own_network, sandbox, &mut removed);
+    namespaces::complete(wanted, sandbox, &mut removed);
     let limits = take_limits(linux);
     let sandbox_mounts = complete_mounts(&mut spec)?;
     complete_hostname(id, &mut spec, &mut removed);

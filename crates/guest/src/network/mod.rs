@@ -4,6 +4,7 @@
 //! is found by its hardware address, which the host has chosen for it. All adapters stay in the VM's own network namespace,
 //! which every container of the VM is in: `NamespaceID` is of no further meaning here.
 
+mod namespace;
 mod resolver;
 mod settings;
 mod sysctl;
@@ -17,6 +18,7 @@ use std::{
 
 use cofferdam_netlink::{Link, MacAddress, Netlink, NetlinkError};
 use cofferdam_protocol::settings::Network as Request;
+pub(crate) use namespace::share as share_namespace;
 use serde_json::Value;
 use settings::Adapter;
 

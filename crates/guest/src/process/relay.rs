@@ -400,7 +400,11 @@ mod tests {
             ended.set();
             host.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
             let closed = host.write_all(&vec![b'x'; 8 << 20]).unwrap_err().kind();
-            assert_eq!(closed, io::ErrorKind::BrokenPipe, "console: {console}");
+            // Which of the two depends on whether bytes were on their way.
+            assert!(
+                matches!(closed, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset),
+                "console: {console}: {closed:?}"
+            );
         }
         drop((process, pipe_reader));
     }

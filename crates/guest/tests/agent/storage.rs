@@ -107,7 +107,18 @@ fn unknown_resources_and_kinds_are_named() {
         .modify("Add", "SCSIDevice", json!({}))
         .failed(HResult::INVALID_ARGUMENT);
     agent
+        .modify("Update", "Network", json!({}))
+        .failed(HResult::INVALID_ARGUMENT);
+    let message = agent
         .modify("Add", "Network", json!({}))
+        .failed(HResult::INVALID_ARGUMENT);
+    assert_eq!(message, "MacAddress: \"\" is no hardware address");
+    agent
+        .modify(
+            "Add",
+            "Network",
+            json!({"MacAddress": "52-54-00-00-00-01", "PolicyBasedRouting": true}),
+        )
         .failed(HResult::NOT_IMPLEMENTED);
     agent
         .modify("Add", "MappedVirtualDisk", json!({"Lun": 999}))
@@ -115,6 +126,22 @@ fn unknown_resources_and_kinds_are_named() {
     agent
         .call_vm(m::MODIFY_SETTINGS, json!({"Request": "text"}))
         .failed(HResult::INVALID_JSON);
+}
+
+#[test]
+fn a_network_adapter_that_does_not_come_is_waited_for_and_named() {
+    let mut agent = Agent::ready();
+    let settings =
+        json!({"ID": "N", "MacAddress": "52-54-00-C0-FF-EE", "IPAddress": "10.0.2.15", "PrefixLength": 24});
+    let message = agent
+        .modify("Add", "Network", settings.clone())
+        .failed(HResult::FAIL);
+    assert_eq!(
+        message,
+        "network adapter 52:54:00:c0:ff:ee did not appear within 5000 ms: no interface has this hardware address"
+    );
+    // It is known to nobody, so there is nothing to do.
+    agent.modify("Remove", "Network", settings).ok();
 }
 
 #[test]
