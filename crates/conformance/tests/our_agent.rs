@@ -17,6 +17,7 @@ use cofferdam_conformance::{
 
 #[test]
 fn our_agent_keeps_every_rule() {
+    let _leftovers = ours::Leftovers;
     let mut program = Program::new(ours::command(), false).unwrap();
     let setup = ours::setup();
     let report = Runner::new(&mut program, &setup, Duration::from_secs(60)).run(&cases::all(), |row| {
