@@ -19,7 +19,7 @@ use crate::{
     args::{self, NetworkKind, RunArgs, VmArgs},
     boot_files,
     exit::Exit,
-    network,
+    network::VmNetwork,
     owned::{self, Owned, ServerTask, VmOwner},
     plan::{check_image, planned},
     run_image::Subject,
@@ -75,8 +75,8 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     } else {
         NetworkKind::User
     };
-    let network = network::wanted(&args.network, usual);
-    config.network = network::nics(&args.network, network);
+    let network = VmNetwork::prepare(&args.network, usual)?;
+    config.network.clone_from(&network.nics);
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
     config.runtime_dir = sockets_below(owned.dir(), args.vm.keep_on_failure);
@@ -91,14 +91,17 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 spec: &spec,
                 bundle: &bundle,
                 interactive: subject.interactive,
-                network,
+                network: &network,
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
         Err(error) => Err(Stopped::Failed(error)),
     };
     // A record that stays leads whoever repairs to what could not be removed.
-    let closed = subject.remove().and_then(|()| owned.close());
+    let closed = network
+        .close()
+        .and_then(|()| subject.remove())
+        .and_then(|()| owned.close());
     match (ended, closed) {
         (Err(Stopped::Failed(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
@@ -115,7 +118,7 @@ struct Wanted<'a> {
     bundle: &'a Path,
     /// Whether it reads our standard input.
     interactive: bool,
-    network: NetworkKind,
+    network: &'a VmNetwork,
 }
 
 /// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
@@ -161,7 +164,7 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => match network::configure(&args.network, wanted.network, &vm).await {
+        Ok((owner, _server)) => match wanted.network.configure(&vm).await {
             Ok(()) => {
                 timings.reached("network");
                 in_vm(wanted, &vm, &owner, signals, timings).await
