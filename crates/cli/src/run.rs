@@ -15,7 +15,7 @@ use cofferdam_vm::{BootOptions, UtilityVm};
 use crate::{
     args::{self, NetworkKind, RunArgs, VmArgs},
     exit::Exit,
-    network,
+    network::VmNetwork,
     owned::{self, ServerTask, VmOwner},
     plan::planned,
     run_image::Subject,
@@ -77,8 +77,8 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     } else {
         NetworkKind::User
     };
-    let network = network::wanted(&args.network, usual);
-    config.network = network::nics(&args.network, network);
+    let network = VmNetwork::prepare(&args.network, usual)?;
+    config.network.clone_from(&network.nics);
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
     // Not where it is to outlive its owner.
@@ -94,14 +94,17 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 spec: &spec,
                 bundle: &bundle,
                 interactive: subject.interactive,
-                network,
+                network: &network,
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
         Err(error) => Err(Stopped::Failed(error)),
     };
     // A record that stays leads whoever repairs to what could not be removed.
-    let closed = subject.remove().and_then(|()| Ok(owned.close()?));
+    let closed = network
+        .close()
+        .and_then(|()| subject.remove())
+        .and_then(|()| Ok(owned.close()?));
     match (ended, closed) {
         (Err(Stopped::Failed(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
@@ -118,7 +121,7 @@ struct Wanted<'a> {
     bundle: &'a Path,
     /// Whether it reads our standard input.
     interactive: bool,
-    network: NetworkKind,
+    network: &'a VmNetwork,
 }
 
 /// From a record that names us to a VM that is gone.
@@ -155,7 +158,7 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => match network::configure(&args.network, wanted.network, &vm).await {
+        Ok((owner, _server)) => match wanted.network.configure(&vm).await {
             Ok(()) => {
                 timings.reached("network");
                 in_vm(wanted, &vm, &owner, signals, timings).await

@@ -262,7 +262,7 @@ fn a_network_is_the_vms_and_refused_without_one() {
         (&["--dns", "192.0.2.1"], "--dns is for containers in a utility VM"),
         (
             &["--network", "user"],
-            "--network user is for containers in a utility VM",
+            "--network is for containers in a utility VM",
         ),
         (
             &["--network", "none", "-p", "8080:80"],

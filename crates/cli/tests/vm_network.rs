@@ -9,7 +9,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -156,6 +156,75 @@ fn published_ports_lead_into_the_container_also_below_1024_and_for_other_users()
     }
     assert!(picture.repair().status.success());
     assert_eq!(picture.left(), Vec::<String>::new());
+}
+
+/// A network namespace with an interface whose other end is ours. It goes with this value.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Self {
+        let name = format!("cofferdam-run-{}", std::process::id());
+        let (pod, here) = (Self(name.clone()), format!("cdr{}", std::process::id()));
+        for words in [
+            format!("netns add {name}"),
+            format!("link add name {here} type veth peer name eth0 netns {name}"),
+            format!("addr add 10.98.0.1/24 dev {here}"),
+            format!("link set {here} up"),
+            format!("-n {name} addr add 10.98.0.2/24 dev eth0"),
+            format!("-n {name} link set eth0 mtu 1400 up"),
+            format!("-n {name} route add default via 10.98.0.1"),
+        ] {
+            let output = Command::new("ip").args(words.split(' ')).output().unwrap();
+            assert!(output.status.success(), "ip {words}: {output:?}");
+        }
+        pod
+    }
+
+    fn queues(&self) -> String {
+        let mut command = Command::new("ip");
+        let output = command
+            .args(["netns", "exec", &self.0, "tc", "qdisc"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).output();
+    }
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_container_takes_the_place_of_the_interface_of_a_network_namespace() {
+    let (picture, namespace) = (picture(), Namespace::new());
+    let before = namespace.queues();
+    let listener = TcpListener::bind("10.98.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        let (mut stream, from) = listener.accept().unwrap();
+        // More than a packet, and more than a queue of them.
+        stream.write_all(&[b'x'; 1 << 20]).unwrap();
+        from.ip().to_string()
+    });
+    let network = format!("ns:/run/netns/{}", namespace.0);
+    let options = [
+        &BUSYBOX,
+        ["--network", &network, "--dns", "192.0.2.53"].as_slice(),
+    ]
+    .concat();
+    let script = format!(
+        "busybox ip -o -4 addr show eth0 | busybox awk '{{ print $4 }}'; busybox ip route; cat /sys/class/net/eth0/mtu \
+         /etc/resolv.conf; busybox nc 10.98.0.1 {port} < /dev/null | busybox wc -c"
+    );
+    let expected = "10.98.0.2/24\ndefault via 10.98.0.1 dev eth0 \n10.98.0.0/24 dev eth0 scope link  src 10.98.0.2 \n\
+                    1400\nnameserver 192.0.2.53\n1048576\n";
+    let run = picture.script(&options, &script);
+    assert_eq!(output_of(&run, 0), expected);
+    assert_eq!(server.join().unwrap(), "10.98.0.2");
+    assert_eq!(namespace.queues(), before);
 }
 
 #[test]

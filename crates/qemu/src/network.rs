@@ -47,8 +47,8 @@ pub enum NicLink {
         /// Ports of the host that lead to ports of the guest.
         forwards: Vec<Forward>,
     },
-    /// An open tap device (`/dev/net/tun` after `TUNSETIFF`, without `IFF_VNET_HDR`, or with it for QEMU to use). The
-    /// device is as long as somebody has it open.
+    /// An open tap device (`/dev/net/tun` after `TUNSETIFF`), with `IFF_VNET_HDR` or without: QEMU asks the driver. The
+    /// device is there as long as somebody has it open.
     Tap(Arc<OwnedFd>),
     /// A tap device by its name, in this process's network namespace. Somebody has made it, and keeps it.
     TapNamed(String),

@@ -3,9 +3,10 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
+    path::PathBuf,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use cofferdam_qemu::{Forward, Protocol};
 
 /// What of `docker run` says what a container can reach, and what reaches it.
@@ -13,8 +14,9 @@ use cofferdam_qemu::{Forward, Protocol};
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkArgs {
     /// What the container can reach. user: what this process can, this host's own loopback as 10.0.2.2 among it; none: nothing
-    /// but itself. Default: user for an image and where ports are published, none for a bundle.
-    #[arg(long, value_enum, value_name = "KIND")]
+    /// but itself; ns:PATH: it takes the place of the interfaces in that network namespace, which somebody else has made
+    /// (`ip netns`, CNI). Default: user for an image and where ports are published, none for a bundle.
+    #[arg(long, value_name = "none|user|ns:PATH", value_parser = kind)]
     pub(crate) network: Option<NetworkKind>,
 
     /// Let a port of this host lead to one of the container: `[IP:]HOSTPORT:PORT[/tcp|udp]`, ranges of equal length too. IP is
@@ -31,12 +33,24 @@ pub(crate) struct NetworkArgs {
     pub(crate) dns_search: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// What a container can reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NetworkKind {
     /// No adapter.
     None,
     /// QEMU's own network.
     User,
+    /// That of the interfaces in a network namespace.
+    Namespace(PathBuf),
+}
+
+fn kind(text: &str) -> Result<NetworkKind, String> {
+    match (text, text.strip_prefix("ns:")) {
+        ("none", _) => Ok(NetworkKind::None),
+        ("user", _) => Ok(NetworkKind::User),
+        (_, Some(path)) if !path.is_empty() => Ok(NetworkKind::Namespace(path.into())),
+        _ => Err("there are none, user and ns:PATH, a network namespace".to_owned()),
+    }
 }
 
 impl NetworkArgs {
@@ -179,6 +193,17 @@ mod tests {
         ] {
             let refused = published(text).unwrap_err();
             assert!(refused.contains(reason), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_named_or_lead_to_a_namespace() {
+        assert_eq!(kind("none"), Ok(NetworkKind::None));
+        assert_eq!(kind("user"), Ok(NetworkKind::User));
+        let namespace = NetworkKind::Namespace("/run/netns/pod".into());
+        assert_eq!(kind("ns:/run/netns/pod"), Ok(namespace));
+        for bad in ["", "ns:", "host", "bridge"] {
+            assert!(kind(bad).unwrap_err().contains("ns:PATH"), "{bad}");
         }
     }
 
