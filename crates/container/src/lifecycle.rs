@@ -1,17 +1,21 @@
 //! One container, from Create to its exit.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use cofferdam_backend::BackendError;
 use cofferdam_bridge::{Bridge, BridgeError, CloseReason, ContainerExit};
 use cofferdam_protocol::message::{ContainerConfig, SchemaVersion};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::{
     stdio::{Relays, Stdio},
     streams::Streams,
 };
+
+/// For a container whose process never ran to be over once it was killed.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a container could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// It could not be ended.
+    #[error("ending the container that was never started: {0}")]
+    End(#[source] BridgeError),
     /// The guest could not be asked how it ended.
     #[error("waiting for the container's process: {0}")]
     Wait(#[source] BridgeError),
@@ -111,11 +118,31 @@ impl Created {
         self.terminal
     }
 
-    /// Starts the process with these streams. `size` is the terminal's, rows and columns.
+    /// Starts the process with these streams. `size` is the terminal's, rows and columns. After a failure the container
+    /// has ended.
     ///
     /// # Errors
     /// [`RunError::Start`] where the program cannot be run, and those of the streams.
     pub async fn start(self, stdio: Stdio, size: Option<(u16, u16)>) -> Result<Running, RunError> {
+        match self.begin(stdio, size).await {
+            Ok((process, relays)) => Ok(Running {
+                relays,
+                vm: self.vm,
+                id: self.id,
+                exit: self.exit,
+                process,
+            }),
+            Err(error) => {
+                if let Err(also) = self.end().await {
+                    // The guest ends a container itself whose process it could not start.
+                    tracing::debug!(error = %also, "after a start that failed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, stdio: Stdio, size: Option<(u16, u16)>) -> Result<(u32, Relays), RunError> {
         let streams = Streams::open(&self.vm, stdio, self.terminal).await?;
         let parameters = streams.parameters(size);
         let bridge = self.vm.bridge();
@@ -124,13 +151,21 @@ impl Created {
             .execute_process(&self.id, parameters, streams.ports())
             .await
             .map_err(RunError::Start)?;
-        Ok(Running {
-            relays: streams.connect().await?,
-            vm: self.vm,
-            id: self.id,
-            exit: self.exit,
-            process,
-        })
+        Ok((process, streams.connect().await?))
+    }
+
+    /// Ends it without its process ever having run, and waits until the guest says so.
+    ///
+    /// # Errors
+    /// [`RunError::End`], with the guest's own reason; [`RunError::Lost`] when the guest went away first.
+    pub async fn end(self) -> Result<(), RunError> {
+        let bridge = self.vm.bridge();
+        bridge.shutdown_forced(&self.id).await.map_err(RunError::End)?;
+        match timeout(END_LIMIT, self.exit).await {
+            Ok(told) => told.map(drop).map_err(RunError::Lost),
+            // Whatever still holds it is told by what cannot be released.
+            Err(_) => Ok(()),
+        }
     }
 }
 

@@ -116,10 +116,10 @@ impl Container {
     /// Ends an init that was never started.
     pub(crate) async fn end_unstarted(&self) -> Result<(), PodError> {
         let created = locked(&self.created).take();
-        if created.is_some() && !self.vm.is_gone().await {
-            self.vm.bridge().shutdown_forced(&self.id).await?;
+        match created {
+            Some(created) if !self.vm.is_gone().await => Ok(created.end().await?),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Notes a further process.
@@ -167,6 +167,8 @@ impl Container {
 
     /// Gives back everything it holds, then makes the guest forget it. Goes on where an earlier try failed.
     pub(crate) async fn release(&self) -> Result<(), PodError> {
+        // It may have been stopped by a start that did not come so far.
+        self.end_unstarted().await?;
         let mut held = self.allocation.lock().await;
         held.allocation.release().await?;
         if held.state && !self.vm.is_gone().await {

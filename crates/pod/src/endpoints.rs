@@ -23,7 +23,7 @@ use crate::PodError;
 pub struct Endpoints {
     /// What it reads: the path of a FIFO or file.
     pub stdin: Option<String>,
-    /// Where its output goes: the path of a FIFO or file, or `file://` and a path.
+    /// Where its output goes: the path of a FIFO or file that is there, or `file://` and a path.
     pub stdout: Option<String>,
     /// Where its error output goes; unused with a terminal.
     pub stderr: Option<String>,
@@ -43,18 +43,18 @@ impl Endpoints {
         let mut stdio = Stdio::default();
         let mut gate = StdinGate::default();
         if let Some(uri) = &self.stdin {
-            let path = path_of("stdin", uri)?;
+            let (path, _) = path_of("stdin", uri)?;
             let (reader, writer) = input(&path).map_err(refused("stdin", &path))?;
             stdio.stdin = Some(reader);
             gate = StdinGate { _writer: writer };
         }
         if let Some(uri) = &self.stdout {
-            let path = path_of("stdout", uri)?;
-            stdio.stdout = Some(output(&path).map_err(refused("stdout", &path))?);
+            let (path, make) = path_of("stdout", uri)?;
+            stdio.stdout = Some(output(&path, make).map_err(refused("stdout", &path))?);
         }
         if let Some(uri) = self.stderr.as_ref().filter(|_| !self.terminal) {
-            let path = path_of("stderr", uri)?;
-            stdio.stderr = Some(output(&path).map_err(refused("stderr", &path))?);
+            let (path, make) = path_of("stderr", uri)?;
+            stdio.stderr = Some(output(&path, make).map_err(refused("stderr", &path))?);
         }
         Ok((stdio, gate))
     }
@@ -65,10 +65,11 @@ fn refused(stream: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PodEr
     move |source| PodError::Stream { stream, path, source }
 }
 
-fn path_of(stream: &'static str, uri: &str) -> Result<PathBuf, PodError> {
+/// The path, and whether a file is made there if there is none: a FIFO that is missing was lost.
+fn path_of(stream: &'static str, uri: &str) -> Result<(PathBuf, bool), PodError> {
     match uri.split_once("://") {
-        None => Ok(uri.into()),
-        Some(("file", path)) => Ok(path.into()),
+        None => Ok((uri.into(), false)),
+        Some(("file", path)) => Ok((path.into(), true)),
         Some(_) => Err(PodError::StreamKind {
             stream,
             uri: uri.to_owned(),
@@ -97,12 +98,12 @@ fn input(path: &Path) -> io::Result<(Reader, Option<pipe::Sender>)> {
     Ok((Box::new(reader), Some(writer)))
 }
 
-fn output(path: &Path) -> io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
+fn output(path: &Path, make: bool) -> io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
     if is_fifo(path)? {
         let sender = pipe::OpenOptions::new().read_write(true).open_sender(path)?;
         return Ok(Box::new(sender));
     }
-    let file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+    let file = std::fs::OpenOptions::new().append(true).create(make).open(path)?;
     Ok(Box::new(tokio::fs::File::from_std(file)))
 }
 
@@ -173,6 +174,14 @@ mod tests {
         writer.write_all(b"after\n").await.unwrap();
         writer.flush().await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
+        let missing = dir.path().join("missing");
+        let endpoints = Endpoints {
+            stdout: Some(missing.display().to_string()),
+            ..Endpoints::default()
+        };
+        let refused = endpoints.open().err().unwrap().to_string();
+        assert!(refused.starts_with("opening stdout at "), "{refused}");
+        assert!(!missing.exists());
         let endpoints = Endpoints {
             stderr: Some("binary:///bin/logger".to_owned()),
             ..Endpoints::default()

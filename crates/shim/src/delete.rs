@@ -27,8 +27,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
         bundle => Path::new(bundle),
     };
     let unmounted = rootfs::unmount(bundle);
-    // A container of a pod has its sandbox's network, which is cleared with the sandbox; doing it twice harms nobody only
-    // when the VM is gone.
+    // A container of a pod has its sandbox's network, which lives as long as the sandbox's VM.
     let restored = match address::spec_of(bundle) {
         Ok(spec) if address::group(&spec, &flags.id) == flags.id => {
             network::namespace_of(&spec).map_or(Ok(()), |namespace| network::clear(&namespace))

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,8 @@ pub(crate) struct Service {
     publisher: Mutex<Option<RemotePublisher>>,
     ended: Arc<ExitSignal>,
     up: OnceCell<Up>,
+    /// Whether the last try to boot failed.
+    failed: AtomicBool,
 }
 
 /// A VM that runs, with its containers.
@@ -66,6 +71,7 @@ impl Service {
             publisher: Mutex::new(Some(publisher)),
             ended,
             up: OnceCell::new(),
+            failed: AtomicBool::new(false),
         }
     }
 
@@ -80,7 +86,9 @@ impl Service {
     }
 
     async fn up(&self) -> Result<&Up> {
-        self.up.get_or_try_init(|| self.boot()).await
+        let up = self.up.get_or_try_init(|| self.boot()).await;
+        self.failed.store(up.is_err(), Ordering::Relaxed);
+        up
     }
 
     async fn boot(&self) -> Result<Up> {
@@ -147,6 +155,9 @@ impl Service {
     }
 
     async fn shut_down(&self) -> Result<()> {
+        if self.up.get().is_none() && self.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // A boot under way is waited for: it is ended when it is whole.
         let Ok(up) = self.up().await else { return Ok(()) };
         let machine = up.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
