@@ -23,7 +23,7 @@ use crate::{LayerError, error::Show, records::Records, spool::Spool};
 pub(crate) const ROOT: u32 = 0;
 
 /// Memory of each part, in bytes; together well below what a conversion may take.
-const INODE_MEMORY: usize = 6 << 20;
+const INODE_MEMORY: usize = 4 << 20;
 const DENTRY_MEMORY: usize = 3 << 20;
 const TEXT_MEMORY: usize = 3 << 20;
 const INDEX_MEMORY: usize = 2 << 20;
