@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cofferdam_container::{facts, read_spec};
+use cofferdam_container::{facts::planned, read_spec};
 use cofferdam_explain::{RefusalDocument, explain, explain_pod};
 use cofferdam_ledger::address::Limits;
-use cofferdam_plan::{Plan, PlanError, PlanRequest, Spec, plan, wanted};
+use cofferdam_plan::{Plan, PlanRequest, Spec};
 
 use crate::{
     args::{PlanArgs, PlanFormat},
@@ -21,15 +21,6 @@ use crate::{
 pub(crate) fn spec_at(file: &Path) -> Result<Spec> {
     let text = read_spec(file).with_context(|| format!("reading {}", file.display()))?;
     Spec::parse(&text).with_context(|| format!("in {}", file.display()))
-}
-
-/// Looks at the host's files and plans.
-pub(crate) fn planned(
-    request: PlanRequest<'_>,
-    check_image: facts::ImageCheck<'_>,
-) -> Result<Plan, PlanError> {
-    let facts = facts::gather(wanted(request.spec, request.bundle), check_image);
-    plan(request, &facts)
 }
 
 /// Runs the command.

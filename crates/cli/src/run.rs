@@ -6,7 +6,9 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
-use cofferdam_container::{Allocation, Created, RunError, Running, Stdio, delete_state, left_behind};
+use cofferdam_container::{
+    Allocation, Created, RunError, Running, Stdio, delete_state, facts::planned, left_behind,
+};
 use cofferdam_owner::{Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
 use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
@@ -17,7 +19,6 @@ use crate::{
     exit::Exit,
     network::VmNetwork,
     owned::{self, ServerTask, VmOwner},
-    plan::planned,
     run_image::Subject,
     signals::{Event, Signals},
     terminal::{self, RawTerminal},

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use cofferdam_backend::Backend;
-use cofferdam_container::Allocation;
+use cofferdam_container::{Allocation, facts::planned};
 use cofferdam_host::{LocalContainer, LocalHost, OciRuntime, Owner};
 use cofferdam_ledger::Ledger;
 use cofferdam_owner::{Isolation, Owned, Root};
@@ -24,7 +24,6 @@ use tokio::process::{Child, Command};
 use crate::{
     args::RunArgs,
     exit::Exit,
-    plan::planned,
     run::told,
     run_image::Subject,
     signals::{Event, Signals},

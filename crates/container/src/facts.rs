@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cofferdam_plan::{Facts, FileFacts, FileId, FileKind};
+use cofferdam_plan::{Facts, FileFacts, FileId, FileKind, Plan, PlanError, PlanRequest, plan, wanted};
 
 /// What speaks against a regular file as a disk image, in words; the backend knows which formats it can attach.
 pub type ImageCheck<'a> = &'a (dyn Fn(&Path) -> Result<(), String> + Sync);
@@ -20,6 +20,15 @@ pub fn gather(paths: Vec<PathBuf>, check_image: ImageCheck<'_>) -> Facts {
         facts.insert(path, found);
     }
     facts
+}
+
+/// Looks at the host's files that a request speaks of, and plans.
+///
+/// # Errors
+/// Those of [`plan`].
+pub fn planned(request: PlanRequest<'_>, check_image: ImageCheck<'_>) -> Result<Plan, PlanError> {
+    let facts = gather(wanted(request.spec, request.bundle), check_image);
+    plan(request, &facts)
 }
 
 fn look_at(path: &Path, check_image: ImageCheck<'_>) -> io::Result<FileFacts> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cofferdam_container::{Allocation, Created, Executed, delete_state, facts};
-use cofferdam_plan::{Plan, PlanRequest, Spec, plan, wanted};
+use cofferdam_plan::{PlanRequest, Spec};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 
@@ -66,7 +66,13 @@ impl Container {
     /// Plans, allocates and creates. After a failure the VM holds nothing for it.
     pub(crate) async fn create(vm: &Arc<UtilityVm>, new: NewContainer<'_>) -> Result<Self, PodError> {
         let root = vm.new_container_root();
-        let plan = planned(&new, &root)?;
+        let request = PlanRequest {
+            spec: new.spec,
+            bundle: new.bundle,
+            container_root: &root,
+            process_isolation: false,
+        };
+        let plan = facts::planned(request, new.check_image)?;
         let mut allocation = Allocation::allocate(vm.driver(), &plan).await?;
         let created = match Created::create(vm.clone(), new.id, &root, &plan.spec).await {
             Ok(created) => created,
@@ -183,15 +189,4 @@ impl Container {
 pub(crate) struct Started {
     pub(crate) live: Live,
     pub(crate) gate: crate::endpoints::StdinGate,
-}
-
-fn planned(new: &NewContainer<'_>, container_root: &str) -> Result<Plan, PodError> {
-    let facts = facts::gather(wanted(new.spec, new.bundle), new.check_image);
-    let request = PlanRequest {
-        spec: new.spec,
-        bundle: new.bundle,
-        container_root,
-        process_isolation: false,
-    };
-    Ok(plan(request, &facts)?)
 }
