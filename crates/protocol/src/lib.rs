@@ -8,6 +8,7 @@
 //!   ([`frame::Decoder`]).
 //! * [`message`] has a payload type for each request. [`message::Payload`] names its message type and its reply.
 //! * [`settings`] has what a `ModifySettings` request may carry.
+//! * [`annotations`] has what both sides read in a container's document.
 //! * [`hresult`] has the result codes, [`ports`] the vsock ports.
 //! * [`json`] decodes bodies the lenient way the original does: member names in any letter case, unknown members
 //!   ignored, `null` as absent.
@@ -28,6 +29,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod annotations;
 pub mod frame;
 pub mod hresult;
 pub mod json;

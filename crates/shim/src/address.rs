@@ -9,11 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use cofferdam_container::read_spec;
 use cofferdam_plan::Spec;
+use cofferdam_protocol::annotations::{CONTAINER_TYPE, SANDBOX_ID};
 use serde_json::Value;
-
-/// CRI's annotations: what a container is in its pod, and which pod that is.
-const TYPE: &str = "io.kubernetes.cri.container-type";
-const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 
 /// The name of the VM's owner: the pod's sandbox, or the container itself.
 pub(crate) fn group(spec: &Spec, id: &str) -> String {
@@ -21,7 +18,7 @@ pub(crate) fn group(spec: &Spec, id: &str) -> String {
         let annotations = spec.document().get("annotations")?;
         annotations.get(name).and_then(Value::as_str)
     };
-    match (annotation(TYPE), annotation(SANDBOX)) {
+    match (annotation(CONTAINER_TYPE), annotation(SANDBOX_ID)) {
         (Some("container"), Some(sandbox)) => sandbox.to_owned(),
         _ => id.to_owned(),
     }
@@ -77,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_container_of_a_pod_is_its_sandboxs_and_every_other_its_own() {
-        let of_pod = format!(r#"{{"{TYPE}":"container","{SANDBOX}":"pod"}}"#);
+        let of_pod = format!(r#"{{"{CONTAINER_TYPE}":"container","{SANDBOX_ID}":"pod"}}"#);
         assert_eq!(group(&spec(&of_pod), "c"), "pod");
-        let sandbox = format!(r#"{{"{TYPE}":"sandbox","{SANDBOX}":"pod"}}"#);
+        let sandbox = format!(r#"{{"{CONTAINER_TYPE}":"sandbox","{SANDBOX_ID}":"pod"}}"#);
         assert_eq!(group(&spec(&sandbox), "pod"), "pod");
         assert_eq!(group(&spec("{}"), "c"), "c");
     }

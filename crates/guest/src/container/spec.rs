@@ -3,6 +3,7 @@
 //! The document was written for a host. What names things of that host, and has no meaning here, is taken out and
 //! said so in the log; what the runtime needs and the host left open is filled in.
 
+use cofferdam_protocol::annotations::{CONTAINER_TYPE, SANDBOX_ID};
 use serde_json::{Map, Value, json};
 
 use super::{namespaces, sandbox};
@@ -12,10 +13,6 @@ use crate::{
     process::vm::DEFAULT_PATH,
 };
 
-/// Annotation that names the sandbox a container belongs to.
-pub(crate) const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
-/// Annotation that says whether it is a sandbox or a container of one.
-const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// Longest host name (`HOST_NAME_MAX`).
 const HOSTNAME_BYTES: usize = 64;
 
