@@ -1,7 +1,7 @@
 //! Which part serves which message (GCS bridge protocol §6).
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use rustix::process::Signal;
 
 use super::{
     Session, properties,
-    reply::{Reply, halve},
+    reply::{FirstReply, Reply, halve},
     settings,
 };
 use crate::{
@@ -180,21 +180,14 @@ fn wait(agent: &Arc<Agent>, body: &[u8], reply: Reply) {
     let Some(process) = agent.processes.get(pid) else {
         return reply.send::<Empty>(Err(AgentError::UnknownProcess(pid)));
     };
-    // Both the end and the time-out want the reply; whoever comes first takes it.
-    let reply = Arc::new(Mutex::new(Some(reply)));
-    let take = |reply: &Mutex<Option<Reply>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let at_end = Arc::clone(&reply);
-    let waiting = process.wait(move |code| {
-        if let Some(reply) = take(&at_end) {
-            reply.send(Ok(WaitForProcessReply { exit_code: code }));
-        }
-    });
+    // Both the end and the time-out want the reply.
+    let reply = FirstReply::new(reply);
+    let at_end = reply.clone();
+    let waiting = process.wait(move |code| at_end.send(Ok(WaitForProcessReply { exit_code: code })));
     match waiting {
         Err(()) => {
-            if let Some(reply) = take(&reply) {
-                let error = AgentError::InvalidState(format!("too many wait for process {pid} already"));
-                reply.send::<Empty>(Err(error));
-            }
+            let error = AgentError::InvalidState(format!("too many wait for process {pid} already"));
+            reply.send::<Empty>(Err(error));
         }
         Ok(Some(key)) if request.timeout_in_ms != INFINITE_TIMEOUT_MS => {
             let timeout_ms = request.timeout_in_ms;
@@ -202,9 +195,7 @@ fn wait(agent: &Arc<Agent>, body: &[u8], reply: Reply) {
                 .timer
                 .after(Duration::from_millis(timeout_ms.into()), move || {
                     process.cancel_wait(key);
-                    if let Some(reply) = take(&reply) {
-                        reply.send::<Empty>(Err(AgentError::WaitTimeout { pid, timeout_ms }));
-                    }
+                    reply.send::<Empty>(Err(AgentError::WaitTimeout { pid, timeout_ms }));
                 });
         }
         Ok(_) => {}
@@ -216,22 +207,15 @@ fn wait_for_oom(agent: &Agent, base: &RequestBase, body: &[u8], reply: Reply) {
         Ok(request) => request.payload,
         Err(error) => return reply.send::<Empty>(Err(error.into())),
     };
-    // The wait takes the reply with it only if it is accepted.
-    let reply = Arc::new(Mutex::new(Some(reply)));
-    let take = |reply: &Mutex<Option<Reply>>| reply.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let when_due = Arc::clone(&reply);
+    // The wait answers only if it is accepted.
+    let reply = FirstReply::new(reply);
+    let when_due = reply.clone();
     let waiting = container_id(base).and_then(|id| {
         agent
             .containers
-            .wait_for_oom(id, request.kills_seen, move |answer| {
-                if let Some(reply) = take(&when_due) {
-                    reply.send(Ok(answer));
-                }
-            })
+            .wait_for_oom(id, request.kills_seen, move |answer| when_due.send(Ok(answer)))
     });
-    if let Err(error) = waiting
-        && let Some(reply) = take(&reply)
-    {
+    if let Err(error) = waiting {
         reply.send::<Empty>(Err(error));
     }
 }

@@ -1,6 +1,6 @@
 //! Answers: every request gets exactly one, with its own id, and none larger than the host takes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cofferdam_protocol::{
     HResult, MessageType, NULL_CONTAINER_ID,
@@ -82,6 +82,24 @@ impl Reply {
         self.sent = true;
         if let Err(error) = self.session.write(self.message_type.response(), self.id, body) {
             tracing::debug!(%error, id = self.id, "nobody hears an answer");
+        }
+    }
+}
+
+/// A reply that several may send; whoever comes first does.
+#[derive(Clone)]
+pub(super) struct FirstReply(Arc<Mutex<Option<Reply>>>);
+
+impl FirstReply {
+    pub(super) fn new(reply: Reply) -> Self {
+        Self(Arc::new(Mutex::new(Some(reply))))
+    }
+
+    /// Sends the outcome, if nobody has sent one.
+    pub(super) fn send<R: Serialize + DeserializeOwned + Default>(&self, outcome: Result<R>) {
+        let reply = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reply) = reply {
+            reply.send(outcome);
         }
     }
 }
