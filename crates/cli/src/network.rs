@@ -86,11 +86,9 @@ impl VmNetwork {
             let mut tap = Tap::join(namespace, &name).map_err(told)?;
             tap.description_mut().resolver = resolver(args);
             let description = tap.description();
-            network.nics.push(Nic {
-                mac: description.mac.0,
-                mtu: u16::try_from(description.mtu).ok(),
-                link: NicLink::Tap(tap.device()),
-            });
+            network
+                .nics
+                .push(Nic::on_tap(description.mac.0, description.mtu, tap.device()));
             network
                 .requests
                 .push(description.settings(&description.mac.to_string()));

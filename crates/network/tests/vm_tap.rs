@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use cofferdam_network::Tap;
 use cofferdam_protocol::settings::{ModificationRequest, RequestType, Resource};
-use cofferdam_qemu::{Nic, NicLink, QemuBackend, QemuConfig};
+use cofferdam_qemu::{Nic, QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
 use pod::{NODE, POD, Pod};
 
@@ -26,11 +26,9 @@ async fn a_guest_answers_in_the_pods_name_until_it_is_told_to_stop() {
     let dir = boot_dir();
     let mut config = QemuConfig::new(dir.join("kernel"), dir.join("initramfs.cpio"));
     let told = tap.description();
-    config.network.push(Nic {
-        mac: told.mac.0,
-        mtu: u16::try_from(told.mtu).ok(),
-        link: NicLink::Tap(tap.device()),
-    });
+    config
+        .network
+        .push(Nic::on_tap(told.mac.0, told.mtu, tap.device()));
     let backend = Arc::new(QemuBackend::new(config).unwrap());
     let vm = UtilityVm::boot(backend, &BootOptions::default()).await.unwrap();
     let change = |request_type| ModificationRequest {

@@ -39,6 +39,18 @@ pub struct Nic {
     pub link: NicLink,
 }
 
+impl Nic {
+    /// An adapter on an open tap device. An MTU that QEMU cannot tell, of over 65,535 bytes, is left at Ethernet's.
+    #[must_use]
+    pub fn on_tap(mac: [u8; 6], mtu: u32, device: Arc<OwnedFd>) -> Self {
+        Self {
+            mac,
+            mtu: u16::try_from(mtu).ok(),
+            link: NicLink::Tap(device),
+        }
+    }
+}
+
 /// What an adapter is plugged into.
 #[derive(Debug, Clone)]
 pub enum NicLink {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use cofferdam_network::{Tap, interfaces, restore};
 use cofferdam_plan::Spec;
 use cofferdam_protocol::settings::{ModificationRequest, RequestType, Resource};
-use cofferdam_qemu::{Nic, NicLink};
+use cofferdam_qemu::Nic;
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 
@@ -53,10 +53,9 @@ impl Adapters {
 
     /// For QEMU.
     pub(crate) fn nics(&self) -> Vec<Nic> {
-        let nic = |tap: &Tap| Nic {
-            mac: tap.description().mac.0,
-            mtu: u16::try_from(tap.description().mtu).ok(),
-            link: NicLink::Tap(tap.device()),
+        let nic = |tap: &Tap| {
+            let description = tap.description();
+            Nic::on_tap(description.mac.0, description.mtu, tap.device())
         };
         self.0.iter().map(nic).collect()
     }
