@@ -4,26 +4,16 @@
 
 mod fake_pod;
 
-use cofferdam_backend::fake::{FakeProgram, FaultPoint, GuestStep, ProgramFor};
-use cofferdam_container::{Allocation, Created, Running, Stdio, delete_state, limit_pod, pod_stats};
+use cofferdam_backend::fake::{FaultPoint, GuestStep};
+use cofferdam_container::{delete_state, limit_pod, pod_stats};
 use cofferdam_protocol::{HResult, message::OutOfMemory};
-use fake_pod::Pod;
+use fake_pod::{Pod, running::started};
 use serde_json::json;
-
-async fn running(pod: &Pod, name: &str) -> (Allocation, Running) {
-    pod.backend.set_program(ProgramFor::Anything, FakeProgram::runs());
-    let plan = pod.container(name);
-    let allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
-    let created = Created::create(pod.vm.clone(), name, &plan.container_root, &plan.spec)
-        .await
-        .unwrap();
-    (allocation, created.start(Stdio::default(), None).await.unwrap())
-}
 
 #[tokio::test]
 async fn a_container_stands_still_until_it_is_resumed_and_can_be_killed() {
     let pod = Pod::boot().await;
-    let (mut allocation, running) = running(&pod, "a").await;
+    let (mut allocation, running) = started(&pod, "a").await;
     let handle = running.handle();
     for paused in [true, true, false, true] {
         let done = if paused {
@@ -52,7 +42,7 @@ async fn a_container_stands_still_until_it_is_resumed_and_can_be_killed() {
 #[tokio::test]
 async fn new_limits_leave_what_they_do_not_name() {
     let pod = Pod::boot().await;
-    let (mut allocation, running) = running(&pod, "a").await;
+    let (mut allocation, running) = started(&pod, "a").await;
     let handle = running.handle();
     handle
         .update(&json!({"memory": {"limit": 1 << 20}, "pids": {"limit": 5}}))
@@ -87,7 +77,7 @@ async fn new_limits_leave_what_they_do_not_name() {
 #[tokio::test]
 async fn a_container_that_runs_out_of_memory_is_told_from_one_that_is_killed() {
     let pod = Pod::boot().await;
-    let (mut allocation, running) = running(&pod, "a").await;
+    let (mut allocation, running) = started(&pod, "a").await;
     let handle = running.handle();
     let mut events = running.oom().unwrap();
     assert!(pod.backend.run_out_of_memory("a", false));
@@ -112,7 +102,7 @@ async fn a_container_that_runs_out_of_memory_is_told_from_one_that_is_killed() {
 #[tokio::test]
 async fn whoever_waits_for_memory_hears_of_the_end_and_of_a_dead_vm() {
     let pod = Pod::boot().await;
-    let (mut allocation, running) = running(&pod, "a").await;
+    let (mut allocation, running) = started(&pod, "a").await;
     let handle = running.handle();
     let (mut first, mut second) = (handle.oom().unwrap(), handle.oom().unwrap());
     let waiting = tokio::spawn(async move { first.next().await });

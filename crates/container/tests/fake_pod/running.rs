@@ -1,10 +1,23 @@
 //! Containers of the fake VM that run until they are killed, and what they are given meanwhile.
 
 use cofferdam_backend::fake::{FakeProgram, FaultPoint, GuestStep, ProgramFor};
-use cofferdam_container::{Allocation, Created, Handle, HotMountError, Mounted, Stdio, delete_state};
+use cofferdam_container::{
+    Allocation, Created, Handle, HotMountError, Mounted, Running, Stdio, delete_state,
+};
 use cofferdam_plan::{Mount, MountPlan};
 
 use super::Pod;
+
+/// Starts a container that runs until it is killed.
+pub(crate) async fn started(pod: &Pod, name: &str) -> (Allocation, Running) {
+    pod.backend.set_program(ProgramFor::Anything, FakeProgram::runs());
+    let plan = pod.container(name);
+    let allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
+    let created = Created::create(pod.vm.clone(), name, &plan.container_root, &plan.spec)
+        .await
+        .unwrap();
+    (allocation, created.start(Stdio::default(), None).await.unwrap())
+}
 
 /// A container that runs until it is killed.
 pub(crate) struct Container {
@@ -16,13 +29,7 @@ pub(crate) struct Container {
 
 impl Container {
     pub(crate) async fn run(pod: &Pod, name: &'static str) -> Self {
-        pod.backend.set_program(ProgramFor::Anything, FakeProgram::runs());
-        let plan = pod.container(name);
-        let allocation = Allocation::allocate(pod.vm.driver(), &plan).await.unwrap();
-        let created = Created::create(pod.vm.clone(), name, &plan.container_root, &plan.spec)
-            .await
-            .unwrap();
-        let running = created.start(Stdio::default(), None).await.unwrap();
+        let (allocation, running) = started(pod, name).await;
         let handle = running.handle();
         let ended = tokio::spawn(async move { drop(running.wait().await) });
         // So that the steps from here on are those of the test.
