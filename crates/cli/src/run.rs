@@ -6,9 +6,10 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
-use cofferdam_container::{Allocation, Created, RunError, Running, Stdio, delete_state, left_behind};
+use cofferdam_container::{RunError, Stdio, left_behind};
 use cofferdam_owner::{Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
+use cofferdam_pod::{Endpoints, Exit as Ended, NewContainer, Pod, PodError, ProcessName};
 use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
 use cofferdam_vm::{BootOptions, UtilityVm};
 
@@ -29,9 +30,18 @@ enum Stopped {
     /// cofferdam failed.
     Failed(anyhow::Error),
     /// The container's program could not be started.
-    NotStarted(RunError),
+    NotStarted(PodError),
     /// The user asked to end before there was a container.
     Interrupted(i32),
+}
+
+impl Stopped {
+    fn of(error: PodError) -> Self {
+        match error {
+            PodError::Run(RunError::Create(_) | RunError::Start(_)) => Self::NotStarted(error),
+            error => Self::Failed(told(error)),
+        }
+    }
 }
 
 impl From<OwnerError> for Stopped {
@@ -226,21 +236,30 @@ async fn in_vm(
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
-    let root = vm.new_container_root();
-    let plan = container_plan(wanted.spec, wanted.bundle, &root)?;
-    let mut allocation = tokio::select! {
-        allocated = Allocation::allocate(vm.driver(), &plan) => allocated.map_err(told)?,
+    // Nobody listens to its events yet.
+    let (pod, _events) = Pod::new(vm.clone());
+    let new = NewContainer {
+        id: wanted.id,
+        spec: wanted.spec,
+        bundle: wanted.bundle,
+        endpoints: Endpoints {
+            terminal: wants_terminal(wanted.spec),
+            ..Endpoints::default()
+        },
+        check_image: &cofferdam_image::check,
+    };
+    tokio::select! {
+        created = pod.create(new) => created.map_err(Stopped::of)?,
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
+    }
+    timings.reached("created");
+    let name = ProcessName::init(wanted.id);
+    let ended = match container(&pod, &name, owner, wanted, signals, timings).await {
+        Ok(exit) if exit.lost => Err(died(vm).await),
+        Ok(exit) => Ok(exit.status),
+        Err(error) => Err(Stopped::of(error)),
     };
-    timings.reached("allocated");
-    let ended = match container(vm, owner, &allocation, wanted, &plan, signals, timings).await {
-        Err(RunError::Wait(error)) if error.is_closed() => Err(died(vm, &error).await),
-        Err(RunError::Lost(reason)) => Err(died(vm, &reason).await),
-        Err(error @ (RunError::Create(_) | RunError::Start(_))) => Err(Stopped::NotStarted(error)),
-        Err(error) => Err(Stopped::Failed(told(error))),
-        Ok(status) => Ok(status),
-    };
-    let released = release(vm, &mut allocation, wanted.id).await;
+    let released = release(&pod, &name).await;
     timings.reached("released");
     match (ended, released) {
         (Err(Stopped::Failed(first)), Err(second)) => {
@@ -250,11 +269,16 @@ async fn in_vm(
     }
 }
 
-/// What to say of a container whose agent went away.
-async fn died(vm: &UtilityVm, broken: &dyn std::fmt::Display) -> Stopped {
+fn wants_terminal(spec: &Spec) -> bool {
+    let wish = spec.document().pointer("/process/terminal");
+    wish.and_then(serde_json::Value::as_bool).unwrap_or(false)
+}
+
+/// What to say of a container whose VM or agent went away.
+async fn died(vm: &UtilityVm) -> Stopped {
     Stopped::Failed(match vm.died().await {
         Some(exit) => anyhow!("the utility VM died while the container was running: {exit}"),
-        None => anyhow!("the guest agent went away while the container was running: {broken}"),
+        None => anyhow!("the guest agent went away while the container was running"),
     })
 }
 
@@ -263,67 +287,68 @@ pub(crate) fn told(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }
 
-/// The container from Create to its exit.
+/// The container from its start to its exit.
 async fn container(
-    vm: &Arc<UtilityVm>,
+    pod: &Pod,
+    name: &ProcessName,
     owner: &VmOwner,
-    allocation: &Allocation,
     wanted: Wanted<'_>,
-    plan: &Plan,
     signals: &mut Signals,
     timings: &mut Timings,
-) -> Result<u8, RunError> {
-    let created = Created::create(vm.clone(), wanted.id, &plan.container_root, &plan.spec).await?;
-    timings.reached("created");
+) -> Result<Ended, PodError> {
+    let has_terminal = wants_terminal(wanted.spec);
+    if let (true, Some((rows, columns))) = (has_terminal, terminal::size()) {
+        pod.resize(name, rows, columns).await?;
+    }
     // Without a terminal of ours there is nothing to make raw, and nothing is lost if it cannot be.
-    let raw = (created.has_terminal() && terminal::is_interactive()).then(RawTerminal::enter);
+    let raw = (has_terminal && terminal::is_interactive()).then(RawTerminal::enter);
     let stdio = Stdio {
         stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
         stdout: Some(Box::new(tokio::io::stdout())),
         stderr: Some(Box::new(tokio::io::stderr())),
     };
-    let running = created.start(stdio, terminal::size()).await?;
-    owner.runs(wanted.id, allocation.mounts().clone());
+    pod.start_with(name, stdio).await?;
+    owner.runs(wanted.id, pod.mounts(wanted.id)?);
     timings.reached("started");
-    let status = attended(running, signals).await;
+    let exit = attended(pod, name, signals).await;
     drop(raw);
     timings.reached("exited");
-    status
+    exit
 }
 
 /// Waits for the container while passing signals and sizes on.
-async fn attended(running: Running, signals: &mut Signals) -> Result<u8, RunError> {
-    let handle = running.handle();
-    let waiting = running.wait();
+async fn attended(pod: &Pod, name: &ProcessName, signals: &mut Signals) -> Result<Ended, PodError> {
+    let waiting = pod.wait(name);
     tokio::pin!(waiting);
     loop {
         let event = tokio::select! {
-            status = &mut waiting => return status,
+            exit = &mut waiting => return exit,
             event = signals.next() => event,
         };
         let passed_on = match event {
-            Event::Signal(number) => handle.signal(number).await.map(|_delivered| ()),
+            Event::Signal(number) => pod.kill(name, number, false).await,
             Event::Resized => match terminal::size() {
-                Some((rows, columns)) => handle.resize(rows, columns).await,
+                Some((rows, columns)) => pod.resize(name, rows, columns).await,
                 None => Ok(()),
             },
         };
-        if let Err(error) = passed_on {
-            tracing::warn!(%error, "not passed on to the container");
+        match passed_on {
+            // It ended at the same moment, or it has no terminal to be resized.
+            Ok(()) | Err(PodError::Finished(_) | PodError::NoTerminal(_)) => {}
+            Err(error) => tracing::warn!(%error, "not passed on to the container"),
         }
     }
 }
 
 /// Gives everything back and proves it.
-async fn release(vm: &Arc<UtilityVm>, allocation: &mut Allocation, id: &str) -> Result<()> {
-    allocation
-        .release()
+async fn release(pod: &Pod, name: &ProcessName) -> Result<()> {
+    pod.delete(name)
         .await
         .context("releasing what the container held")?;
+    let vm = pod.vm();
     if vm.is_gone().await {
         return Ok(());
     }
-    delete_state(vm, id).await.map_err(told)?;
     let left = left_behind(vm)
         .await
         .map_err(told)
