@@ -14,6 +14,7 @@ mod run;
 mod run_image;
 mod run_local;
 mod signals;
+mod task;
 mod terminal;
 mod timings;
 
@@ -47,6 +48,13 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Image(args) => image::execute(&args),
         Command::Layer(command) => layer::execute(&command),
         Command::Run(args) => run_command(&root, &args),
+        Command::Exec(args) => task::exec(&root, &args),
+        Command::Kill(args) => task::kill(&root, &args),
+        Command::Pause(args) => task::pause(&root, &args),
+        Command::Resume(args) => task::resume(&root, &args),
+        Command::Wait(args) => task::wait(&root, &args),
+        Command::Ps(args) => task::ps(&root, &args),
+        Command::Stats(args) => task::stats(&root, &args),
     }
 }
 

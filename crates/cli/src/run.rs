@@ -11,7 +11,9 @@ use cofferdam_owner::{Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
 use cofferdam_pod::{Endpoints, Exit as Ended, NewContainer, Pod, PodError, ProcessName};
 use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
+use cofferdam_task::Up;
 use cofferdam_vm::{BootOptions, UtilityVm};
+use containerd_shim::protos::ttrpc::r#async::Server;
 
 use crate::{
     args::{self, NetworkKind, RunArgs, VmArgs},
@@ -21,6 +23,7 @@ use crate::{
     plan::planned,
     run_image::Subject,
     signals::{Event, Signals},
+    task,
     terminal::{self, RawTerminal},
     timings::Timings,
 };
@@ -167,11 +170,11 @@ async fn owned_run(
         }
     };
     timings.booted(vm.times());
-    let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => match wanted.network.configure(&vm).await {
+    let ended = match answering(owned, &backend, &vm).await {
+        Ok(answering) => match wanted.network.configure(&vm).await {
             Ok(()) => {
                 timings.reached("network");
-                in_vm(wanted, &vm, &owner, signals, timings).await
+                in_vm(wanted, &answering, signals, timings).await
             }
             Err(error) => Err(Stopped::Failed(error)),
         },
@@ -187,16 +190,30 @@ async fn owned_run(
     Ok(status)
 }
 
+/// What answers whoever asks, until it is dropped.
+struct Answering {
+    owner: Arc<VmOwner>,
+    pod: Arc<Pod>,
+    _control: ServerTask,
+    _tasks: Server,
+}
+
 /// Notes the VM's process, and answers whoever asks about it.
-fn answering(
-    owned: &mut Owned,
-    backend: &QemuBackend,
-    vm: &Arc<UtilityVm>,
-) -> Result<(Arc<VmOwner>, ServerTask)> {
+async fn answering(owned: &mut Owned, backend: &QemuBackend, vm: &Arc<UtilityVm>) -> Result<Answering> {
     owned.note_hypervisor(backend.process_id())?;
     let owner = Arc::new(VmOwner::new(vm.clone()));
-    let server = owned::serve(owned.dir(), owner.clone())?;
-    Ok((owner, server))
+    // Nobody listens to its events yet.
+    let (pod, _events) = Pod::new(vm.clone());
+    let up = Up {
+        pod: pod.clone(),
+        hypervisor: backend.process_id().unwrap_or_default(),
+    };
+    Ok(Answering {
+        _control: owned::serve(owned.dir(), owner.clone())?,
+        _tasks: task::serve(owned.dir(), up).await?,
+        owner,
+        pod,
+    })
 }
 
 fn config(args: &VmArgs) -> Result<QemuConfig> {
@@ -231,13 +248,11 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
 /// Everything between a VM that answers and a VM that holds nothing.
 async fn in_vm(
     wanted: Wanted<'_>,
-    vm: &Arc<UtilityVm>,
-    owner: &VmOwner,
+    answering: &Answering,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
-    // Nobody listens to its events yet.
-    let (pod, _events) = Pod::new(vm.clone());
+    let pod = &answering.pod;
     let new = NewContainer {
         id: wanted.id,
         spec: wanted.spec,
@@ -254,12 +269,12 @@ async fn in_vm(
     }
     timings.reached("created");
     let name = ProcessName::init(wanted.id);
-    let ended = match container(&pod, &name, owner, wanted, signals, timings).await {
-        Ok(exit) if exit.lost => Err(died(vm).await),
+    let ended = match container(pod, &name, &answering.owner, wanted, signals, timings).await {
+        Ok(exit) if exit.lost => Err(died(pod.vm()).await),
         Ok(exit) => Ok(exit.status),
         Err(error) => Err(Stopped::of(error)),
     };
-    let released = release(&pod, &name).await;
+    let released = release(pod, &name).await;
     timings.reached("released");
     match (ended, released) {
         (Err(Stopped::Failed(first)), Err(second)) => {

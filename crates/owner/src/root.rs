@@ -15,7 +15,8 @@ use crate::{OwnerError, Record};
 const LOCK: &str = "lock";
 const RECORD: &str = "owner.json";
 const JOURNAL: &str = "journal";
-const SOCKET: &str = "control.sock";
+/// The control socket.
+pub(crate) const SOCKET: &str = "control.sock";
 /// The most that is read of a record, in bytes.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
