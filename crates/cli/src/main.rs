@@ -1,10 +1,12 @@
 //! The `cofferdam` command: runs containers in utility VMs and shows what they would take.
 
 mod args;
+mod detached;
 mod exit;
 mod fsck;
 mod image;
 mod layer;
+mod log_file;
 mod mount;
 mod network;
 mod owned;
@@ -53,6 +55,9 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Pause(args) => task::pause(&root, &args),
         Command::Resume(args) => task::resume(&root, &args),
         Command::Wait(args) => task::wait(&root, &args),
+        Command::Logs(args) => task::logs(&root, &args),
+        Command::Stop(args) => task::stop(&root, &args),
+        Command::Rm(args) => task::rm(&root, &args),
         Command::Ps(args) => task::ps(&root, &args),
         Command::Stats(args) => task::stats(&root, &args),
     }
@@ -65,6 +70,9 @@ fn run_command(root: &Root, args: &RunArgs) -> Exit {
     };
     if let Err(error) = network::check(&args.network, args.no_vm) {
         return Exit::usage(format!("{error:#}"));
+    }
+    if args.detach && !detached::is_detached() {
+        return detached::start();
     }
     // Before signals are watched: nothing is taken yet, and a pull is just ended by one.
     let subject = match Subject::find(args, target) {

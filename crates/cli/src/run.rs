@@ -2,14 +2,18 @@
 //!
 //! Everything that was taken is given back on every way out; what could not be is said, and makes the command fail.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
 use cofferdam_container::{RunError, Stdio, left_behind};
-use cofferdam_owner::{Isolation, Owned, OwnerError, Root};
+use cofferdam_owner::{Ended, Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
-use cofferdam_pod::{Endpoints, Exit as Ended, NewContainer, Pod, PodError, ProcessName};
+use cofferdam_pod::{Endpoints, Exit as ProcessExit, NewContainer, Pod, PodError, ProcessName};
 use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
 use cofferdam_task::Up;
 use cofferdam_vm::{BootOptions, UtilityVm};
@@ -17,7 +21,9 @@ use containerd_shim::protos::ttrpc::r#async::Server;
 
 use crate::{
     args::{self, NetworkKind, RunArgs, VmArgs},
+    detached,
     exit::Exit,
+    log_file::LogFile,
     network::VmNetwork,
     owned::{self, ServerTask, VmOwner},
     plan::planned,
@@ -108,16 +114,25 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 bundle: &bundle,
                 interactive: subject.interactive,
                 network: &network,
+                log: args.detach.then(|| owned.dir().to_owned()),
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
         Err(error) => Err(Stopped::Failed(error)),
     };
     // A record that stays leads whoever repairs to what could not be removed.
+    let status = ended
+        .as_ref()
+        .ok()
+        .copied()
+        .filter(|_| args.detach && !args.image.rm);
     let closed = network
         .close()
         .and_then(|()| subject.remove())
-        .and_then(|()| Ok(owned.close()?));
+        .and_then(|()| match status {
+            Some(status) => Ok(owned.keep(ended_now(status))?),
+            None => Ok(owned.close()?),
+        });
     match (ended, closed) {
         (Err(Stopped::Failed(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
@@ -126,8 +141,15 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     }
 }
 
+fn ended_now(status: u8) -> Ended {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ended {
+        status,
+        at_s: since.as_secs(),
+    }
+}
+
 /// The container that is wanted.
-#[derive(Clone, Copy)]
 struct Wanted<'a> {
     id: &'a str,
     spec: &'a Spec,
@@ -135,6 +157,8 @@ struct Wanted<'a> {
     /// Whether it reads our standard input.
     interactive: bool,
     network: &'a VmNetwork,
+    /// The directory of the log that its output goes to, instead of our own.
+    log: Option<PathBuf>,
 }
 
 /// From a record that names us to a VM that is gone.
@@ -174,7 +198,7 @@ async fn owned_run(
         Ok(answering) => match wanted.network.configure(&vm).await {
             Ok(()) => {
                 timings.reached("network");
-                in_vm(wanted, &answering, signals, timings).await
+                in_vm(&wanted, &answering, signals, timings).await
             }
             Err(error) => Err(Stopped::Failed(error)),
         },
@@ -247,7 +271,7 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
 
 /// Everything between a VM that answers and a VM that holds nothing.
 async fn in_vm(
-    wanted: Wanted<'_>,
+    wanted: &Wanted<'_>,
     answering: &Answering,
     signals: &mut Signals,
     timings: &mut Timings,
@@ -272,7 +296,7 @@ async fn in_vm(
     let ended = match container(pod, &name, &answering.owner, wanted, signals, timings).await {
         Ok(exit) if exit.lost => Err(died(pod.vm()).await),
         Ok(exit) => Ok(exit.status),
-        Err(error) => Err(Stopped::of(error)),
+        Err(stopped) => Err(stopped),
     };
     let released = release(pod, &name).await;
     timings.reached("released");
@@ -307,32 +331,51 @@ async fn container(
     pod: &Pod,
     name: &ProcessName,
     owner: &VmOwner,
-    wanted: Wanted<'_>,
+    wanted: &Wanted<'_>,
     signals: &mut Signals,
     timings: &mut Timings,
-) -> Result<Ended, PodError> {
+) -> Result<ProcessExit, Stopped> {
     let has_terminal = wants_terminal(wanted.spec);
     if let (true, Some((rows, columns))) = (has_terminal, terminal::size()) {
-        pod.resize(name, rows, columns).await?;
+        pod.resize(name, rows, columns).await.map_err(Stopped::of)?;
     }
     // Without a terminal of ours there is nothing to make raw, and nothing is lost if it cannot be.
     let raw = (has_terminal && terminal::is_interactive()).then(RawTerminal::enter);
-    let stdio = Stdio {
-        stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
-        stdout: Some(Box::new(tokio::io::stdout())),
-        stderr: Some(Box::new(tokio::io::stderr())),
+    let mut log = wanted
+        .log
+        .as_deref()
+        .map(LogFile::open)
+        .transpose()
+        .context("making the log")?;
+    let stdio = match &mut log {
+        Some(log) => Stdio {
+            stdin: None,
+            stdout: Some(Box::new(log.stream("stdout"))),
+            stderr: Some(Box::new(log.stream("stderr"))),
+        },
+        None => Stdio {
+            stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
+            stdout: Some(Box::new(tokio::io::stdout())),
+            stderr: Some(Box::new(tokio::io::stderr())),
+        },
     };
-    pod.start_with(name, stdio).await?;
-    owner.runs(wanted.id, pod.mounts(wanted.id)?);
+    pod.start_with(name, stdio).await.map_err(Stopped::of)?;
+    owner.runs(wanted.id, pod.mounts(wanted.id).map_err(Stopped::of)?);
     timings.reached("started");
+    if log.is_some() {
+        detached::announce(wanted.id)?;
+    }
     let exit = attended(pod, name, signals).await;
     drop(raw);
+    if let Some(log) = log {
+        log.finish().await.context("writing the log")?;
+    }
     timings.reached("exited");
-    exit
+    exit.map_err(Stopped::of)
 }
 
 /// Waits for the container while passing signals and sizes on.
-async fn attended(pod: &Pod, name: &ProcessName, signals: &mut Signals) -> Result<Ended, PodError> {
+async fn attended(pod: &Pod, name: &ProcessName, signals: &mut Signals) -> Result<ProcessExit, PodError> {
     let waiting = pod.wait(name);
     tokio::pin!(waiting);
     loop {

@@ -150,3 +150,75 @@ fn a_further_process_has_a_terminal_of_the_callers_size() {
     output_of(&running.did(&["kill", ID]), 0);
     running.ended();
 }
+
+/// `run --detach` of a script, and its owners' directory.
+fn detached(script: &str) -> (Bundle, Output) {
+    let bundle = Bundle::with_layers(script);
+    let mut command = bundle.command();
+    command
+        .env("COFFERDAM_ROOT", bundle.path("owners"))
+        .args(["--detach", ID]);
+    let output = command.output().unwrap();
+    (bundle, output)
+}
+
+fn of(bundle: &Bundle, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+    command.env("COFFERDAM_ROOT", bundle.path("owners")).args(args);
+    command.output().unwrap()
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_detached_container_leaves_its_log_and_status_until_it_is_removed() {
+    let script = "echo out; echo err >&2; while test ! -e /go; do sleep 0.1; done; echo last; exit 5";
+    let (bundle, started) = detached(script);
+    assert_eq!(output_of(&started, 0), format!("{ID}\n"));
+    let following = Command::new(env!("CARGO_BIN_EXE_cofferdam"))
+        .env("COFFERDAM_ROOT", bundle.path("owners"))
+        .args(["logs", "--follow", ID])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let early = of(&bundle, &["rm", ID]);
+    assert!(said(&early).contains("stop it first"), "{}", said(&early));
+    output_of(&of(&bundle, &["exec", ID, "touch", "/go"]), 0);
+    let followed = following.wait_with_output().unwrap();
+    assert_eq!(output_of(&followed, 0), "out\nlast\n");
+    assert_eq!(said(&followed), "err\n");
+
+    let listed = output_of(&of(&bundle, &["ps", "--all"]), 0);
+    assert!(listed.contains("ended (5)"), "{listed}");
+    assert!(!output_of(&of(&bundle, &["ps"]), 0).contains(ID));
+    output_of(&of(&bundle, &["fsck"]), 0);
+    let stamped = output_of(&of(&bundle, &["logs", "-t", ID]), 0);
+    assert!(stamped.lines().all(|line| line.contains("Z ")), "{stamped}");
+    output_of(&of(&bundle, &["rm", ID]), 0);
+    assert!(said(&of(&bundle, &["logs", ID])).contains("does not exist"));
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_detached_container_is_stopped_and_one_that_does_not_start_says_why() {
+    let (bundle, started) = detached("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done");
+    output_of(&started, 0);
+    // Until then the first process of a container takes no such signal.
+    while !output_of(&of(&bundle, &["logs", ID]), 0).contains("ready") {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    output_of(&of(&bundle, &["stop", ID]), 0);
+    let listed = output_of(&of(&bundle, &["ps", "-a"]), 0);
+    assert!(listed.contains("ended (3)"), "{listed}");
+    output_of(&of(&bundle, &["rm", ID]), 0);
+
+    let bundle = Bundle::with_layers("").args(&["/no/such/program"]);
+    let mut command = bundle.command();
+    command
+        .env("COFFERDAM_ROOT", bundle.path("owners"))
+        .args(["--detach", ID]);
+    let refused = command.output().unwrap();
+    assert_eq!(refused.status.code(), Some(127));
+    assert!(said(&refused).contains("/no/such/program"), "{}", said(&refused));
+    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+}

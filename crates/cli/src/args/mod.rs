@@ -23,7 +23,7 @@ pub(crate) use self::{
     order::parse,
     plan::{PlanArgs, PlanFormat},
     run::{ImageRunArgs, Pull, RunArgs, Target},
-    task::{ExecArgs, IdsArgs, KillArgs, PsArgs, StatsArgs},
+    task::{ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
     vm::{Accelerator, VmArgs},
 };
 
@@ -114,6 +114,15 @@ pub(crate) enum Command {
     /// Wait until containers have ended, and print the exit status of each.
     #[command(after_help = "Example:\n  cofferdam wait web")]
     Wait(IdsArgs),
+    /// Show what a detached container has written.
+    #[command(after_help = "Examples:\n  cofferdam logs web\n  cofferdam logs -f --timestamps web")]
+    Logs(LogsArgs),
+    /// Ask running containers to end, with SIGTERM, and kill those that do not.
+    #[command(after_help = "Example:\n  cofferdam stop --time 30 web")]
+    Stop(StopArgs),
+    /// Remove what is kept of containers that have ended: their logs and exit statuses.
+    #[command(after_help = "Examples:\n  cofferdam rm web\n  cofferdam rm --force web")]
+    Rm(RmArgs),
     /// List containers: those that run, and those whose owner has died.
     #[command(after_help = "Examples:\n  cofferdam ps\n  cofferdam ps --format json | jq '.[].id'")]
     Ps(PsArgs),

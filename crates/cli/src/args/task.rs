@@ -48,6 +48,10 @@ pub(crate) struct KillArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
+    /// Those that have ended too.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+
     /// Names only.
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -70,6 +74,42 @@ pub(crate) struct StatsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct IdsArgs {
+    /// The containers.
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on with what comes, until the container has ended.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Say when each line was written.
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+
+    /// The container.
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Seconds until a container that was asked to end is killed.
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) time: u64,
+
+    /// The containers.
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Kill those that run.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+
     /// The containers.
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,

@@ -39,9 +39,13 @@ struct Usage {
 pub(super) async fn ps(root: &Root, args: &PsArgs) -> Result<()> {
     let mut rows = Vec::new();
     for entry in root.entries()? {
+        let ended = entry.ended();
+        if ended.is_some() && !args.all {
+            continue;
+        }
         let record = entry.record().ok();
         let status = match (entry.is_alive(), Task::of(entry.clone())) {
-            (false, _) => "dead".to_owned(),
+            (false, _) => ended.map_or("dead".to_owned(), |ended| format!("ended ({})", ended.status)),
             (true, Ok(task)) => task
                 .state()
                 .await

@@ -3,6 +3,8 @@
 mod client;
 mod exec;
 mod list;
+mod logs;
+mod remove;
 mod serve;
 mod signal;
 
@@ -18,7 +20,7 @@ use containerd_shim::{
 use self::client::{Task, told};
 pub(crate) use self::serve::serve;
 use crate::{
-    args::{ExecArgs, IdsArgs, KillArgs, PsArgs, StatsArgs},
+    args::{ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
     exit::Exit,
 };
 
@@ -83,6 +85,24 @@ pub(crate) fn wait(root: &Root, args: &IdsArgs) -> Exit {
         println!("{}", exit.exit_status);
         Ok(())
     })
+}
+
+/// `cofferdam logs`.
+pub(crate) fn logs(root: &Root, args: &LogsArgs) -> Exit {
+    ended(logs::show(root, args))
+}
+
+/// `cofferdam stop`.
+pub(crate) fn stop(root: &Root, args: &StopArgs) -> Exit {
+    let limit = std::time::Duration::from_secs(args.time);
+    each(root, &args.ids, async |task: Task| {
+        remove::stop(&task, limit).await
+    })
+}
+
+/// `cofferdam rm`.
+pub(crate) fn rm(root: &Root, args: &RmArgs) -> Exit {
+    ended(blocking(remove::remove(root, args)))
 }
 
 /// `cofferdam ps`.
