@@ -82,7 +82,10 @@ pub(crate) fn execute(root: &Root, args: &FsckArgs) -> Exit {
 
 fn look(root: &Root, args: &FsckArgs) -> Result<Vec<OwnerReport>> {
     let entries = if args.ids.is_empty() {
-        root.entries()?
+        let mut entries = root.entries()?;
+        // Nothing is held of what has ended and is kept.
+        entries.retain(|entry| entry.is_alive() || entry.ended().is_none());
+        entries
     } else {
         let entries = args.ids.iter().map(|id| root.entry(id));
         entries.collect::<Result<_, _>>()?

@@ -1,10 +1,12 @@
 //! The `cofferdam` command: runs containers in utility VMs and shows what they would take.
 
 mod args;
+mod detached;
 mod exit;
 mod fsck;
 mod image;
 mod layer;
+mod log_file;
 mod mount;
 mod network;
 mod owned;
@@ -14,6 +16,7 @@ mod run;
 mod run_image;
 mod run_local;
 mod signals;
+mod task;
 mod terminal;
 mod timings;
 
@@ -47,6 +50,16 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Image(args) => image::execute(&args),
         Command::Layer(command) => layer::execute(&command),
         Command::Run(args) => run_command(&root, &args),
+        Command::Exec(args) => task::exec(&root, &args),
+        Command::Kill(args) => task::kill(&root, &args),
+        Command::Pause(args) => task::pause(&root, &args),
+        Command::Resume(args) => task::resume(&root, &args),
+        Command::Wait(args) => task::wait(&root, &args),
+        Command::Logs(args) => task::logs(&root, &args),
+        Command::Stop(args) => task::stop(&root, &args),
+        Command::Rm(args) => task::rm(&root, &args),
+        Command::Ps(args) => task::ps(&root, &args),
+        Command::Stats(args) => task::stats(&root, &args),
     }
 }
 
@@ -57,6 +70,9 @@ fn run_command(root: &Root, args: &RunArgs) -> Exit {
     };
     if let Err(error) = network::check(&args.network, args.no_vm) {
         return Exit::usage(format!("{error:#}"));
+    }
+    if args.detach && !detached::is_detached() {
+        return detached::start();
     }
     // Before signals are watched: nothing is taken yet, and a pull is just ended by one.
     let subject = match Subject::find(args, target) {

@@ -2,25 +2,33 @@
 //!
 //! Everything that was taken is given back on every way out; what could not be is said, and makes the command fail.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
-use cofferdam_container::{
-    Allocation, Created, RunError, Running, Stdio, delete_state, facts::planned, left_behind,
-};
-use cofferdam_owner::{Isolation, Owned, OwnerError, Root};
+use cofferdam_container::{RunError, Stdio, facts::planned, left_behind};
+use cofferdam_owner::{Ended, Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
+use cofferdam_pod::{Endpoints, Exit as ProcessExit, NewContainer, Pod, PodError, ProcessName};
 use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
+use cofferdam_task::Up;
 use cofferdam_vm::{BootOptions, UtilityVm};
+use containerd_shim::protos::ttrpc::r#async::Server;
 
 use crate::{
     args::{self, NetworkKind, RunArgs, VmArgs},
+    detached,
     exit::Exit,
+    log_file::LogFile,
     network::VmNetwork,
     owned::{self, ServerTask, VmOwner},
     run_image::Subject,
     signals::{Event, Signals},
+    task,
     terminal::{self, RawTerminal},
     timings::Timings,
 };
@@ -30,9 +38,18 @@ enum Stopped {
     /// cofferdam failed.
     Failed(anyhow::Error),
     /// The container's program could not be started.
-    NotStarted(RunError),
+    NotStarted(PodError),
     /// The user asked to end before there was a container.
     Interrupted(i32),
+}
+
+impl Stopped {
+    fn of(error: PodError) -> Self {
+        match error {
+            PodError::Run(RunError::Create(_) | RunError::Start(_)) => Self::NotStarted(error),
+            error => Self::Failed(told(error)),
+        }
+    }
 }
 
 impl From<OwnerError> for Stopped {
@@ -96,16 +113,25 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 bundle: &bundle,
                 interactive: subject.interactive,
                 network: &network,
+                log: args.detach.then(|| owned.dir().to_owned()),
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
         Err(error) => Err(Stopped::Failed(error)),
     };
     // A record that stays leads whoever repairs to what could not be removed.
+    let status = ended
+        .as_ref()
+        .ok()
+        .copied()
+        .filter(|_| args.detach && !args.image.rm);
     let closed = network
         .close()
         .and_then(|()| subject.remove())
-        .and_then(|()| Ok(owned.close()?));
+        .and_then(|()| match status {
+            Some(status) => Ok(owned.keep(ended_now(status))?),
+            None => Ok(owned.close()?),
+        });
     match (ended, closed) {
         (Err(Stopped::Failed(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
@@ -114,8 +140,15 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     }
 }
 
+fn ended_now(status: u8) -> Ended {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ended {
+        status,
+        at_s: since.as_secs(),
+    }
+}
+
 /// The container that is wanted.
-#[derive(Clone, Copy)]
 struct Wanted<'a> {
     id: &'a str,
     spec: &'a Spec,
@@ -123,6 +156,8 @@ struct Wanted<'a> {
     /// Whether it reads our standard input.
     interactive: bool,
     network: &'a VmNetwork,
+    /// The directory of the log that its output goes to, instead of our own.
+    log: Option<PathBuf>,
 }
 
 /// From a record that names us to a VM that is gone.
@@ -158,11 +193,11 @@ async fn owned_run(
         }
     };
     timings.booted(vm.times());
-    let ended = match answering(owned, &backend, &vm) {
-        Ok((owner, _server)) => match wanted.network.configure(&vm).await {
+    let ended = match answering(owned, &backend, &vm).await {
+        Ok(answering) => match wanted.network.configure(&vm).await {
             Ok(()) => {
                 timings.reached("network");
-                in_vm(wanted, &vm, &owner, signals, timings).await
+                in_vm(&wanted, &answering, signals, timings).await
             }
             Err(error) => Err(Stopped::Failed(error)),
         },
@@ -178,16 +213,30 @@ async fn owned_run(
     Ok(status)
 }
 
+/// What answers whoever asks, until it is dropped.
+struct Answering {
+    owner: Arc<VmOwner>,
+    pod: Arc<Pod>,
+    _control: ServerTask,
+    _tasks: Server,
+}
+
 /// Notes the VM's process, and answers whoever asks about it.
-fn answering(
-    owned: &mut Owned,
-    backend: &QemuBackend,
-    vm: &Arc<UtilityVm>,
-) -> Result<(Arc<VmOwner>, ServerTask)> {
+async fn answering(owned: &mut Owned, backend: &QemuBackend, vm: &Arc<UtilityVm>) -> Result<Answering> {
     owned.note_hypervisor(backend.process_id())?;
     let owner = Arc::new(VmOwner::new(vm.clone()));
-    let server = owned::serve(owned.dir(), owner.clone())?;
-    Ok((owner, server))
+    // Nobody listens to its events yet.
+    let (pod, _events) = Pod::new(vm.clone());
+    let up = Up {
+        pod: pod.clone(),
+        hypervisor: backend.process_id().unwrap_or_default(),
+    };
+    Ok(Answering {
+        _control: owned::serve(owned.dir(), owner.clone())?,
+        _tasks: task::serve(owned.dir(), up).await?,
+        owner,
+        pod,
+    })
 }
 
 fn config(args: &VmArgs) -> Result<QemuConfig> {
@@ -221,27 +270,34 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
 
 /// Everything between a VM that answers and a VM that holds nothing.
 async fn in_vm(
-    wanted: Wanted<'_>,
-    vm: &Arc<UtilityVm>,
-    owner: &VmOwner,
+    wanted: &Wanted<'_>,
+    answering: &Answering,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
-    let root = vm.new_container_root();
-    let plan = container_plan(wanted.spec, wanted.bundle, &root)?;
-    let mut allocation = tokio::select! {
-        allocated = Allocation::allocate(vm.driver(), &plan) => allocated.map_err(told)?,
+    let pod = &answering.pod;
+    let new = NewContainer {
+        id: wanted.id,
+        spec: wanted.spec,
+        bundle: wanted.bundle,
+        endpoints: Endpoints {
+            terminal: wants_terminal(wanted.spec),
+            ..Endpoints::default()
+        },
+        check_image: &cofferdam_image::check,
+    };
+    tokio::select! {
+        created = pod.create(new) => created.map_err(Stopped::of)?,
         signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
+    }
+    timings.reached("created");
+    let name = ProcessName::init(wanted.id);
+    let ended = match container(pod, &name, &answering.owner, wanted, signals, timings).await {
+        Ok(exit) if exit.lost => Err(died(pod.vm()).await),
+        Ok(exit) => Ok(exit.status),
+        Err(stopped) => Err(stopped),
     };
-    timings.reached("allocated");
-    let ended = match container(vm, owner, &allocation, wanted, &plan, signals, timings).await {
-        Err(RunError::Wait(error)) if error.is_closed() => Err(died(vm, &error).await),
-        Err(RunError::Lost(reason)) => Err(died(vm, &reason).await),
-        Err(error @ (RunError::Create(_) | RunError::Start(_))) => Err(Stopped::NotStarted(error)),
-        Err(error) => Err(Stopped::Failed(told(error))),
-        Ok(status) => Ok(status),
-    };
-    let released = release(vm, &mut allocation, wanted.id).await;
+    let released = release(pod, &name).await;
     timings.reached("released");
     match (ended, released) {
         (Err(Stopped::Failed(first)), Err(second)) => {
@@ -251,11 +307,16 @@ async fn in_vm(
     }
 }
 
-/// What to say of a container whose agent went away.
-async fn died(vm: &UtilityVm, broken: &dyn std::fmt::Display) -> Stopped {
+fn wants_terminal(spec: &Spec) -> bool {
+    let wish = spec.document().pointer("/process/terminal");
+    wish.and_then(serde_json::Value::as_bool).unwrap_or(false)
+}
+
+/// What to say of a container whose VM or agent went away.
+async fn died(vm: &UtilityVm) -> Stopped {
     Stopped::Failed(match vm.died().await {
         Some(exit) => anyhow!("the utility VM died while the container was running: {exit}"),
-        None => anyhow!("the guest agent went away while the container was running: {broken}"),
+        None => anyhow!("the guest agent went away while the container was running"),
     })
 }
 
@@ -264,67 +325,87 @@ pub(crate) fn told(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }
 
-/// The container from Create to its exit.
+/// The container from its start to its exit.
 async fn container(
-    vm: &Arc<UtilityVm>,
+    pod: &Pod,
+    name: &ProcessName,
     owner: &VmOwner,
-    allocation: &Allocation,
-    wanted: Wanted<'_>,
-    plan: &Plan,
+    wanted: &Wanted<'_>,
     signals: &mut Signals,
     timings: &mut Timings,
-) -> Result<u8, RunError> {
-    let created = Created::create(vm.clone(), wanted.id, &plan.container_root, &plan.spec).await?;
-    timings.reached("created");
+) -> Result<ProcessExit, Stopped> {
+    let has_terminal = wants_terminal(wanted.spec);
+    if let (true, Some((rows, columns))) = (has_terminal, terminal::size()) {
+        pod.resize(name, rows, columns).await.map_err(Stopped::of)?;
+    }
     // Without a terminal of ours there is nothing to make raw, and nothing is lost if it cannot be.
-    let raw = (created.has_terminal() && terminal::is_interactive()).then(RawTerminal::enter);
-    let stdio = Stdio {
-        stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
-        stdout: Some(Box::new(tokio::io::stdout())),
-        stderr: Some(Box::new(tokio::io::stderr())),
+    let raw = (has_terminal && terminal::is_interactive()).then(RawTerminal::enter);
+    let mut log = wanted
+        .log
+        .as_deref()
+        .map(LogFile::open)
+        .transpose()
+        .context("making the log")?;
+    let stdio = match &mut log {
+        Some(log) => Stdio {
+            stdin: None,
+            stdout: Some(Box::new(log.stream("stdout"))),
+            stderr: Some(Box::new(log.stream("stderr"))),
+        },
+        None => Stdio {
+            stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
+            stdout: Some(Box::new(tokio::io::stdout())),
+            stderr: Some(Box::new(tokio::io::stderr())),
+        },
     };
-    let running = created.start(stdio, terminal::size()).await?;
-    owner.runs(wanted.id, allocation.mounts().clone());
+    pod.start_with(name, stdio).await.map_err(Stopped::of)?;
+    owner.runs(wanted.id, pod.mounts(wanted.id).map_err(Stopped::of)?);
     timings.reached("started");
-    let status = attended(running, signals).await;
+    if log.is_some() {
+        detached::announce(wanted.id)?;
+    }
+    let exit = attended(pod, name, signals).await;
     drop(raw);
+    if let Some(log) = log {
+        log.finish().await.context("writing the log")?;
+    }
     timings.reached("exited");
-    status
+    exit.map_err(Stopped::of)
 }
 
 /// Waits for the container while passing signals and sizes on.
-async fn attended(running: Running, signals: &mut Signals) -> Result<u8, RunError> {
-    let handle = running.handle();
-    let waiting = running.wait();
+async fn attended(pod: &Pod, name: &ProcessName, signals: &mut Signals) -> Result<ProcessExit, PodError> {
+    let waiting = pod.wait(name);
     tokio::pin!(waiting);
     loop {
         let event = tokio::select! {
-            status = &mut waiting => return status,
+            exit = &mut waiting => return exit,
             event = signals.next() => event,
         };
         let passed_on = match event {
-            Event::Signal(number) => handle.signal(number).await.map(|_delivered| ()),
+            Event::Signal(number) => pod.kill(name, number, false).await,
             Event::Resized => match terminal::size() {
-                Some((rows, columns)) => handle.resize(rows, columns).await,
+                Some((rows, columns)) => pod.resize(name, rows, columns).await,
                 None => Ok(()),
             },
         };
-        if let Err(error) = passed_on {
-            tracing::warn!(%error, "not passed on to the container");
+        match passed_on {
+            // It ended at the same moment, or it has no terminal to be resized.
+            Ok(()) | Err(PodError::Finished(_) | PodError::NoTerminal(_)) => {}
+            Err(error) => tracing::warn!(%error, "not passed on to the container"),
         }
     }
 }
 
 /// Gives everything back and proves it.
-async fn release(vm: &Arc<UtilityVm>, allocation: &mut Allocation, id: &str) -> Result<()> {
-    allocation
-        .release()
+async fn release(pod: &Pod, name: &ProcessName) -> Result<()> {
+    pod.delete(name)
         .await
         .context("releasing what the container held")?;
+    let vm = pod.vm();
     if vm.is_gone().await {
         return Ok(());
     }
-    delete_state(vm, id).await.map_err(told)?;
     let left = left_behind(vm)
         .await
         .map_err(told)

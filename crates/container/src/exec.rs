@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cofferdam_protocol::message::ProcessParameters;
 use cofferdam_vm::UtilityVm;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     lifecycle::{Handle, RunError},
@@ -34,8 +34,13 @@ impl Executed {
     ) -> Result<Self, RunError> {
         let terminal = process.get("terminal").and_then(Value::as_bool).unwrap_or(false);
         let streams = Streams::open(vm, stdio, terminal).await?;
+        let mut process = process.clone();
+        if let (Some((rows, columns)), Some(members)) = (size, process.as_object_mut()) {
+            let size = json!({ "height": rows, "width": columns });
+            members.insert("consoleSize".to_owned(), size);
+        }
         let parameters = ProcessParameters {
-            oci_process: Some(process.clone()),
+            oci_process: Some(process),
             ..streams.parameters(size)
         };
         let bridge = vm.bridge();

@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::root::socket_in;
+use crate::root::SOCKET;
 
 /// The longest line either side sends, in bytes.
 const MAX_LINE_BYTES: u64 = 4 << 20;
@@ -93,16 +93,30 @@ pub enum ControlError {
 /// # Errors
 /// The system's.
 pub fn listen(dir: &Path) -> io::Result<UnixListener> {
-    let listener = through_descriptor(dir, |path| StdListener::bind(path))?;
+    let listener = bind(dir, SOCKET)?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }
 
+/// Binds a socket of this name in an owner's directory.
+///
+/// # Errors
+/// The system's.
+pub fn bind(dir: &Path, name: &str) -> io::Result<StdListener> {
+    through_descriptor(dir, name, |path| StdListener::bind(path))
+}
+
+/// Connects to the socket of this name in an owner's directory.
+///
+/// # Errors
+/// The system's.
+pub fn connect(dir: &Path, name: &str) -> io::Result<StdStream> {
+    through_descriptor(dir, name, |path| StdStream::connect(path))
+}
+
 /// A socket's path has at most 107 bytes (unix(7)); through its directory's descriptor it is short whatever the
 /// directory is called.
-fn through_descriptor<T>(dir: &Path, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let path = socket_in(dir);
-    let name = path.file_name().unwrap_or_default();
+fn through_descriptor<T>(dir: &Path, name: &str, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let dir = std::fs::File::open(dir)?;
     open(
         &Path::new("/proc/self/fd")
@@ -160,7 +174,7 @@ async fn one(stream: UnixStream, owner: &dyn Answers) -> io::Result<()> {
 /// # Errors
 /// [`ControlError`].
 pub fn ask<T: DeserializeOwned>(dir: &Path, question: &Question) -> Result<T, ControlError> {
-    let mut stream = through_descriptor(dir, |path| StdStream::connect(path))?;
+    let mut stream = connect(dir, SOCKET)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     stream.set_write_timeout(Some(CALLER_LIMIT))?;
     let mut line = serde_json::to_vec(question).map_err(ControlError::Malformed)?;
@@ -208,7 +222,7 @@ mod tests {
             let destination = "/d".to_owned();
             let refused = ask::<Value>(&asked, &Question::MountRemove { destination }).unwrap_err();
             assert_eq!(refused.to_string(), "not today");
-            let mut stream = through_descriptor(&asked, |path| StdStream::connect(path)).unwrap();
+            let mut stream = connect(&asked, SOCKET).unwrap();
             stream.write_all(b"{\"op\": \"explode\"}\n").unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();

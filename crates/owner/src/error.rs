@@ -30,6 +30,12 @@ pub enum OwnerError {
         /// The name.
         id: String,
     },
+    /// The name is that of a container that has ended.
+    #[error("{id} exists: it has ended; `cofferdam rm {id}` removes it")]
+    Ended {
+        /// The name.
+        id: String,
+    },
     /// There is nobody of that name.
     #[error("{id} does not exist")]
     Absent {

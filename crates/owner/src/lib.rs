@@ -7,6 +7,7 @@
 //! | `lock` | held (flock) as long as the owner lives; the kernel lets go of it however the owner ends |
 //! | `owner.json` | who that is: [`Record`] |
 //! | `journal` | everything that was about to be taken: [`cofferdam_journal`] |
+//! | `ended.json` | how the container ended, where its record was kept: [`Ended`] |
 //! | `control.sock` | where the owner answers: [`control`] |
 //!
 //! [`Root::claim`] makes one, and [`Claim::close`] removes it once nothing is left; [`Owned`] is both for the process itself. [`Root::entries`] lists them all,
@@ -15,6 +16,7 @@
 
 pub mod audit;
 pub mod control;
+mod ended;
 mod error;
 mod owned;
 mod process;
@@ -23,6 +25,7 @@ pub mod remains;
 mod root;
 
 pub use crate::{
+    ended::Ended,
     error::OwnerError,
     owned::Owned,
     process::ProcessId,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cofferdam_journal::{Journal, Replay};
 
-use crate::{Claim, Isolation, OwnerError, ProcessId, Record, Root};
+use crate::{Claim, Ended, Isolation, OwnerError, ProcessId, Record, Root};
 
 /// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
 const MAX_OWNER_PATH: usize = 80;
@@ -78,14 +78,28 @@ impl Owned {
     /// # Errors
     /// [`OwnerError::FilesLeft`] names what was left; the journal's and the system's.
     pub fn close(self) -> Result<(), OwnerError> {
+        self.nothing_left()?;
+        self.claim.close()
+    }
+
+    /// Ends the record, but keeps what is in its directory until somebody removes it, with how the container ended.
+    ///
+    /// # Errors
+    /// As for [`Owned::close`].
+    pub fn keep(self, ended: Ended) -> Result<(), OwnerError> {
+        self.nothing_left()?;
+        self.claim.keep(ended)
+    }
+
+    fn nothing_left(&self) -> Result<(), OwnerError> {
         let path = self.claim.journal().path().to_owned();
         let replay = Replay::read(&path).map_err(|source| OwnerError::Journal { path, source })?;
         let managed = replay.managed.into_iter().map(|file| file.path);
         let files: Vec<_> = managed.filter(|path| path.exists()).collect();
         if files.is_empty() {
-            return self.claim.close();
+            return Ok(());
         }
-        let id = self.record.id;
+        let id = self.record.id.clone();
         Err(OwnerError::FilesLeft { id, files })
     }
 }
@@ -103,5 +117,25 @@ mod tests {
             assert_eq!(owned.place_for_sockets().is_some(), below);
             owned.close().unwrap();
         }
+    }
+
+    #[test]
+    fn what_ended_is_kept_until_it_is_removed_and_its_name_is_taken() {
+        let base = tempfile::tempdir().unwrap();
+        let root = Root::new(base.path());
+        let owned = Owned::claim(&root, "web", Path::new("/"), Isolation::Vm).unwrap();
+        let ended = Ended { status: 7, at_s: 1 };
+        assert_eq!(root.entry("web").unwrap().ended(), None);
+        owned.keep(ended).unwrap();
+        let entry = root.entry("web").unwrap();
+        assert!(!entry.is_alive());
+        assert_eq!(entry.ended(), Some(ended));
+        let taken = Owned::claim(&root, "web", Path::new("/"), Isolation::Vm).unwrap_err();
+        assert_eq!(
+            taken.to_string(),
+            "web exists: it has ended; `cofferdam rm web` removes it"
+        );
+        entry.adopt().unwrap().unwrap().close().unwrap();
+        assert!(root.entry("web").is_err());
     }
 }

@@ -10,12 +10,14 @@ use std::{
 use cofferdam_journal::{Journal, JournalError, Replay};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{OwnerError, Record};
+use crate::{Ended, OwnerError, Record};
 
 const LOCK: &str = "lock";
 const RECORD: &str = "owner.json";
 const JOURNAL: &str = "journal";
-const SOCKET: &str = "control.sock";
+const ENDED: &str = "ended.json";
+/// The control socket.
+pub(crate) const SOCKET: &str = "control.sock";
 /// The most that is read of a record, in bytes.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
 
@@ -79,6 +81,7 @@ impl Root {
                 id,
                 owner: entry.record().map_or(0, |record| record.owner.pid),
             },
+            Ok(entry) if entry.ended().is_some() => OwnerError::Ended { id },
             _ => OwnerError::LeftBehind { id },
         }
     }
@@ -153,12 +156,7 @@ impl Claim {
     /// # Errors
     /// The system's; the earlier record stays then.
     pub fn note(&self, record: &Record) -> Result<(), OwnerError> {
-        let (path, new) = (self.dir.join(RECORD), self.dir.join("owner.json.new"));
-        let write = || {
-            fs::write(&new, serde_json::to_vec_pretty(record)?)?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(OwnerError::io("writing", &path))
+        write_json(&self.dir, RECORD, record)
     }
 
     /// The journal, for whoever performs steps.
@@ -180,6 +178,24 @@ impl Claim {
     pub fn close(self) -> Result<(), OwnerError> {
         fs::remove_dir_all(&self.dir).map_err(OwnerError::io("removing", &self.dir))
     }
+
+    /// Lets go of the directory, which stays: nothing but it is held any more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn keep(self, ended: Ended) -> Result<(), OwnerError> {
+        write_json(&self.dir, ENDED, &ended)
+    }
+}
+
+/// Writes a file anew, whole or not at all.
+fn write_json(dir: &Path, name: &str, content: &impl serde::Serialize) -> Result<(), OwnerError> {
+    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+    let write = || {
+        fs::write(&new, serde_json::to_vec_pretty(content)?)?;
+        fs::rename(&new, &path)
+    };
+    write().map_err(OwnerError::io("writing", &path))
 }
 
 /// Somebody's directory, seen from outside.
@@ -238,6 +254,15 @@ impl Entry {
             .and_then(|file| file.take(MAX_RECORD_BYTES).read_to_string(&mut text))
             .map_err(OwnerError::io("reading", &path))?;
         serde_json::from_str(&text).map_err(|source| OwnerError::Record { path, source })
+    }
+
+    /// How the container ended, where its owner kept the record.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        let mut text = String::new();
+        let file = File::open(self.dir.join(ENDED)).ok()?;
+        file.take(MAX_RECORD_BYTES).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
     /// What its journal says.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cofferdam_container::{Allocation, Created, Executed, delete_state, facts};
+use cofferdam_container::{Allocation, Created, Executed, Mounts, Stdio, delete_state, facts};
 use cofferdam_plan::{PlanRequest, Spec};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
@@ -35,6 +35,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) init: Arc<Process>,
+    /// What it is given while it runs.
+    pub(crate) mounts: Arc<Mounts>,
     vm: Arc<UtilityVm>,
     /// Until it is started.
     created: Mutex<Option<Created>>,
@@ -87,6 +89,7 @@ impl Container {
             id: new.id.to_owned(),
             bundle: new.bundle.to_owned(),
             init: Arc::new(Process::new(ProcessName::init(new.id), new.endpoints)),
+            mounts: allocation.mounts().clone(),
             vm: vm.clone(),
             created: Mutex::new(Some(created)),
             execs: Mutex::default(),
@@ -98,25 +101,23 @@ impl Container {
     }
 
     /// Starts its init. The caller has moved it to Starting.
-    pub(crate) async fn start_init(&self, size: Option<(u16, u16)>) -> Result<Started, PodError> {
-        let (stdio, gate) = self.init.endpoints.open()?;
+    pub(crate) async fn start_init(&self, stdio: Stdio, size: Option<(u16, u16)>) -> Result<Live, PodError> {
         let created = locked(&self.created).take();
         let created = created.ok_or_else(|| self.init.unfit("its start failed before"))?;
-        let live = Live::Init(created.start(stdio, size).await?);
-        Ok(Started { live, gate })
+        Ok(Live::Init(created.start(stdio, size).await?))
     }
 
     /// Starts a further process. The caller has moved it to Starting.
     pub(crate) async fn start_exec(
         &self,
         process: &Process,
+        stdio: Stdio,
         size: Option<(u16, u16)>,
-    ) -> Result<Started, PodError> {
+    ) -> Result<Live, PodError> {
         let spec = self.exec(&process.name)?.spec;
-        let (stdio, gate) = process.endpoints.open()?;
-        let executed = Executed::start(&self.vm, &self.id, &spec, stdio, size).await?;
-        let live = Live::Exec(executed);
-        Ok(Started { live, gate })
+        Ok(Live::Exec(
+            Executed::start(&self.vm, &self.id, &spec, stdio, size).await?,
+        ))
     }
 
     /// Ends an init that was never started.
@@ -183,10 +184,4 @@ impl Container {
         held.state = false;
         Ok(())
     }
-}
-
-/// A process that was started.
-pub(crate) struct Started {
-    pub(crate) live: Live,
-    pub(crate) gate: crate::endpoints::StdinGate,
 }

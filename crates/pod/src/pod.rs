@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cofferdam_container::Handle;
+use cofferdam_container::{Handle, Mounts, Stdio};
 use cofferdam_protocol::message::{Metrics, PropertyType};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
@@ -13,8 +13,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status,
-    container::{Container, Started},
-    process::Process,
+    container::Container,
+    endpoints::StdinGate,
+    process::{Patience, Process},
 };
 
 const SIGKILL: i32 = 9;
@@ -115,18 +116,41 @@ impl Pod {
         Ok(())
     }
 
-    /// Starts a container's init, or a further process.
+    /// Starts a container's init, or a further process, with the streams it was made with.
     ///
     /// # Errors
     /// [`PodError::State`] where it was started before; those of the guest and the streams, after which it has stopped.
     pub async fn start(&self, name: &ProcessName) -> Result<(), PodError> {
+        self.start_on(name, None).await
+    }
+
+    /// Starts it with these streams. Its exit is told when all of its output has been handed over.
+    ///
+    /// # Errors
+    /// As for [`Pod::start`].
+    pub async fn start_with(&self, name: &ProcessName, stdio: Stdio) -> Result<(), PodError> {
+        self.start_on(name, Some(stdio)).await
+    }
+
+    async fn start_on(&self, name: &ProcessName, stdio: Option<Stdio>) -> Result<(), PodError> {
         let (container, process) = self.process(name)?;
         let size = process.begin()?;
-        let started = match name.exec {
-            None => container.start_init(size).await,
-            Some(_) => container.start_exec(&process, size).await,
+        let patience = match stdio {
+            None => Patience::Grace,
+            Some(_) => Patience::Endless,
         };
-        let Started { live, gate } = started.inspect_err(|_| {
+        let started = async {
+            let (stdio, gate) = match stdio {
+                None => process.endpoints.open()?,
+                Some(stdio) => (stdio, StdinGate::default()),
+            };
+            let live = match name.exec {
+                None => container.start_init(stdio, size).await?,
+                Some(_) => container.start_exec(&process, stdio, size).await?,
+            };
+            Ok::<_, PodError>((live, gate))
+        };
+        let (live, gate) = started.await.inspect_err(|_| {
             process.never_ran(NEVER_RAN);
         })?;
         if name.exec.is_none() {
@@ -134,11 +158,19 @@ impl Pod {
         }
         self.tell(Event::Started { name: name.clone() });
         let (events, ended) = (self.events.clone(), name.clone());
-        process.runs(live, gate, move |exit| {
+        process.runs(live, gate, patience, move |exit| {
             // As in `tell`.
             let _ = events.send(Event::Exited { name: ended, exit });
         });
         Ok(())
+    }
+
+    /// The mounts a container is given while it runs.
+    ///
+    /// # Errors
+    /// That there is no such container.
+    pub fn mounts(&self, id: &str) -> Result<Arc<Mounts>, PodError> {
+        Ok(self.container(id)?.mounts.clone())
     }
 
     /// Tells each time a container runs out of memory, until it has ended.

@@ -71,13 +71,34 @@ pub struct Exit {
     pub status: u8,
     /// When.
     pub at: SystemTime,
+    /// Whether nobody saw it end: its VM went away, and the status is that of a kill.
+    pub lost: bool,
 }
 
 impl Exit {
     pub(crate) fn now(status: u8) -> Self {
-        let at = SystemTime::now();
-        Self { status, at }
+        Self {
+            status,
+            at: SystemTime::now(),
+            lost: false,
+        }
     }
+
+    fn lost() -> Self {
+        Self {
+            lost: true,
+            ..Self::now(LOST)
+        }
+    }
+}
+
+/// How long an exit waits for output that is still on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// A moment: somebody may come later to read it, or nobody.
+    Grace,
+    /// Until it is out: whoever waits for the exit is who reads it.
+    Endless,
 }
 
 /// The state of a process. See the crate's table.
@@ -217,6 +238,7 @@ impl Process {
         self: &std::sync::Arc<Self>,
         mut live: Live,
         gate: StdinGate,
+        patience: Patience,
         ended: impl FnOnce(Exit) + Send + 'static,
     ) {
         let mut parts = self.parts();
@@ -225,12 +247,20 @@ impl Process {
         self.status.send_replace(Status::Running);
         let process = self.clone();
         parts.attending = Some(tokio::spawn(async move {
-            let status = live.ended().await.unwrap_or_else(|error| {
-                tracing::error!(%error, "{} is taken for killed", process.name);
-                LOST
-            });
-            let exit = Exit::now(status);
-            let drained = timeout(DRAIN_GRACE, live.drained()).await.is_ok();
+            let exit = match live.ended().await {
+                Ok(status) => Exit::now(status),
+                Err(error) => {
+                    tracing::warn!(%error, "{} is taken for killed", process.name);
+                    Exit::lost()
+                }
+            };
+            let drained = match patience {
+                Patience::Grace => timeout(DRAIN_GRACE, live.drained()).await.is_ok(),
+                Patience::Endless => {
+                    live.drained().await;
+                    true
+                }
+            };
             ended(exit);
             process.status.send_replace(Status::Stopped(exit));
             if drained {
@@ -265,7 +295,7 @@ impl Process {
             }
             if changes.changed().await.is_err() {
                 // The sender is ours, and we are borrowed.
-                return Exit::now(LOST);
+                return Exit::lost();
             }
         }
     }

@@ -8,10 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use cofferdam_owner::{Entry, OwnerError, remains};
+use cofferdam_task::timestamp;
 use containerd_shim::{Flags, api::DeleteResponse, protos::protobuf::Message};
 use std::io::Write;
 
-use crate::{address, configuration, convert, machine, network, rootfs};
+use crate::{address, configuration, machine, network, rootfs};
 
 /// How long an owner that is just ending may take.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +41,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
     restored?;
     let mut response = DeleteResponse::new();
     response.exit_status = KILLED;
-    response.exited_at = Some(convert::timestamp(SystemTime::now())).into();
+    response.exited_at = Some(timestamp(SystemTime::now())).into();
     let bytes = response.write_to_bytes()?;
     std::io::stdout()
         .write_all(&bytes)

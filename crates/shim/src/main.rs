@@ -2,20 +2,18 @@
 //!
 //! containerd calls it three ways: `start` answers with the address of the process that serves a container, which for a
 //! container of a pod is its sandbox's; without an action it is that process; `delete` clears up after one that was
-//! killed. [`service`] is the task API, over the containers of [`cofferdam_pod`]; [`machine`] is the VM below them.
+//! killed. The task API is [`cofferdam_task`]'s; [`owner`] is this process to it, and [`machine`] the VM below.
 
 mod address;
 mod configuration;
-mod convert;
 mod delete;
 mod log;
 mod machine;
-mod metrics;
 mod network;
+mod owner;
 mod publish;
 mod rootfs;
 mod serve;
-mod service;
 mod start;
 
 use std::process::ExitCode;

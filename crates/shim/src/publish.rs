@@ -1,6 +1,7 @@
 //! The pod's events as containerd's.
 
 use cofferdam_pod::{Event, Exit, ProcessName};
+use cofferdam_task::timestamp;
 use containerd_shim::{
     protos::{
         events::task::{
@@ -13,8 +14,6 @@ use containerd_shim::{
     publisher::RemotePublisher,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
-
-use crate::convert::timestamp;
 
 /// Publishes in the order in which things happened, until the pod is gone.
 pub(crate) async fn publish(

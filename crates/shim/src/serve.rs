@@ -3,20 +3,10 @@
 use std::{env, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use containerd_shim::{
-    Flags,
-    asynchronous::ExitSignal,
-    protos::{
-        shim_async::create_task,
-        ttrpc::r#async::{Server, transport::Listener},
-    },
-    publisher::RemotePublisher,
-};
+use cofferdam_task::{Owner as _, Service};
+use containerd_shim::{Flags, asynchronous::ExitSignal, publisher::RemotePublisher};
 
-use crate::{address, log, service::Service};
-
-/// The names of the task API. The messages of both versions are the same.
-const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+use crate::{address, log, owner::ShimOwner};
 
 /// Serves until it is shut down.
 pub(crate) async fn serve(flags: &Flags) -> Result<()> {
@@ -31,15 +21,18 @@ pub(crate) async fn serve(flags: &Flags) -> Result<()> {
     let listener =
         address::listen(&flags.socket).with_context(|| format!("listening on {}", flags.socket))?;
     let ended = Arc::new(ExitSignal::default());
-    let service = Arc::new(Service::new(flags, &bundle, publisher, ended.clone()));
-    let mut server = Server::new().add_listener(Listener::try_from(listener)?);
-    for version in VERSIONS {
-        let methods = create_task(service.clone()).into_values();
-        server = server.register_service(methods.map(|service| (version.to_owned(), service)).collect());
-    }
-    server.start().await.context("serving the task API")?;
+    let owner = ShimOwner::new(flags, &bundle, publisher, ended.clone());
+    let service = Arc::new(Service::new(owner));
+    let mut server = cofferdam_task::serve(listener, service.clone())
+        .await
+        .context("serving the task API")?;
     detach()?;
-    service.prepare();
+    // A failure is the first container's to be told, which tries again.
+    tokio::spawn(async move {
+        if let Err(error) = service.owner().up().await {
+            tracing::warn!(%error, "the VM did not come up");
+        }
+    });
     ended.wait().await;
     tracing::info!("nothing is left to serve");
     server.shutdown().await.context("ending the task API")?;

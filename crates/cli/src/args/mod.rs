@@ -7,6 +7,7 @@ mod network;
 mod order;
 mod plan;
 mod run;
+mod task;
 mod values;
 mod vm;
 
@@ -22,6 +23,7 @@ pub(crate) use self::{
     order::parse,
     plan::{PlanArgs, PlanFormat},
     run::{ImageRunArgs, Pull, RunArgs, Target},
+    task::{ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
     vm::{Accelerator, VmArgs},
 };
 
@@ -95,6 +97,38 @@ pub(crate) enum Command {
     /// journal. Exits with 1 if something is wrong, or is left after --repair.
     #[command(after_help = "Examples:\n  cofferdam fsck\n  cofferdam fsck --repair web")]
     Fsck(FsckArgs),
+    /// Run a further process in a running container, with our standard streams.
+    ///
+    /// What is not said is the container's own: environment, user, working directory. The exit status is the process's.
+    #[command(after_help = "Examples:\n  cofferdam exec web ls -l /\n  cofferdam exec -it web sh")]
+    Exec(ExecArgs),
+    /// Send a signal to running containers.
+    #[command(after_help = "Examples:\n  cofferdam kill web\n  cofferdam kill --signal HUP web db")]
+    Kill(KillArgs),
+    /// Make everything in running containers stand still.
+    #[command(after_help = "Example:\n  cofferdam pause web")]
+    Pause(IdsArgs),
+    /// Let paused containers go on.
+    #[command(after_help = "Example:\n  cofferdam resume web")]
+    Resume(IdsArgs),
+    /// Wait until containers have ended, and print the exit status of each.
+    #[command(after_help = "Example:\n  cofferdam wait web")]
+    Wait(IdsArgs),
+    /// Show what a detached container has written.
+    #[command(after_help = "Examples:\n  cofferdam logs web\n  cofferdam logs -f --timestamps web")]
+    Logs(LogsArgs),
+    /// Ask running containers to end, with SIGTERM, and kill those that do not.
+    #[command(after_help = "Example:\n  cofferdam stop --time 30 web")]
+    Stop(StopArgs),
+    /// Remove what is kept of containers that have ended: their logs and exit statuses.
+    #[command(after_help = "Examples:\n  cofferdam rm web\n  cofferdam rm --force web")]
+    Rm(RmArgs),
+    /// List containers: those that run, and those whose owner has died.
+    #[command(after_help = "Examples:\n  cofferdam ps\n  cofferdam ps --format json | jq '.[].id'")]
+    Ps(PsArgs),
+    /// Show what running containers use.
+    #[command(after_help = "Examples:\n  cofferdam stats\n  cofferdam stats web --format json")]
+    Stats(StatsArgs),
     /// Add mounts to a running container, remove them, and list them.
     #[command(
         subcommand,

@@ -27,6 +27,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID", value_parser = container_id)]
     pub(crate) name: Option<String>,
 
+    /// Leave the container to a process of its own, and print its name. Its output goes to `cofferdam logs`; it reads
+    /// nothing.
+    #[arg(short, long, conflicts_with_all = ["no_vm", "interactive", "keep_on_failure"])]
+    pub(crate) detach: bool,
+
     /// Give the container a terminal.
     #[arg(short, long)]
     pub(crate) tty: bool,
@@ -122,7 +127,7 @@ pub(crate) struct ImageRunArgs {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with = "bundle")]
     pub(crate) platform: Option<cofferdam_store::Platform>,
 
-    /// For scripts written for docker: containers are always removed when they end.
+    /// Remove a detached container when it ends; others always are.
     #[arg(long)]
     pub(crate) rm: bool,
 

@@ -12,6 +12,8 @@ use containerd_shim::{
     },
 };
 
+use crate::OwnerFailure;
+
 /// The process a message names.
 pub(crate) fn name(id: &str, exec_id: &str) -> ProcessName {
     match exec_id {
@@ -42,7 +44,8 @@ pub(crate) fn status(status: Status) -> TaskStatus {
 }
 
 /// A moment, as protobuf has it.
-pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
+#[must_use]
+pub fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut stamp = Timestamp::new();
     stamp.seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
@@ -75,8 +78,8 @@ impl<T> Answered<T> for Result<T, PodError> {
     }
 }
 
-impl<T> Answered<T> for anyhow::Result<T> {
+impl<T> Answered<T> for Result<T, OwnerFailure> {
     fn answered(self) -> TtrpcResult<T> {
-        self.map_err(|error| refusal(Code::UNKNOWN, format!("{error:#}")))
+        self.map_err(|error| refusal(Code::UNKNOWN, error))
     }
 }

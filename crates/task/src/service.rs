@@ -1,19 +1,11 @@
 //! The task API over a pod's containers.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
-use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use cofferdam_pod::{NewContainer, Pod, Status};
 use containerd_shim::{
-    Flags, Task, TtrpcContext, TtrpcResult,
+    Task, TtrpcContext, TtrpcResult,
     api::{
         CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
         DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
@@ -21,123 +13,53 @@ use containerd_shim::{
         StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
         WaitResponse,
     },
-    asynchronous::ExitSignal,
     protos::{api::ProcessInfo, ttrpc::Code},
-    publisher::RemotePublisher,
 };
-use tokio::sync::OnceCell;
+use serde_json::Value;
 
 use crate::{
-    address,
+    Owner, Up,
     convert::{self, Answered, name, refusal, timestamp},
-    machine::{self, Machine},
-    metrics, publish, rootfs,
+    metrics,
 };
 
-/// For the answer to a shutdown to leave before the process does.
-const LAST_WORD: Duration = Duration::from_millis(20);
-
 /// The task API of one VM.
-pub(crate) struct Service {
-    namespace: String,
-    owner: String,
-    bundle: PathBuf,
-    publisher: Mutex<Option<RemotePublisher>>,
-    ended: Arc<ExitSignal>,
-    up: OnceCell<Up>,
-    /// Whether the last try to boot failed.
-    failed: AtomicBool,
+pub struct Service<O> {
+    owner: O,
 }
 
-/// A VM that runs, with its containers.
-struct Up {
-    pod: Arc<Pod>,
-    hypervisor: u32,
-    /// Until it is shut down.
-    machine: Mutex<Option<Machine>>,
-}
-
-impl Service {
-    pub(crate) fn new(
-        flags: &Flags,
-        bundle: &Path,
-        publisher: RemotePublisher,
-        ended: Arc<ExitSignal>,
-    ) -> Self {
-        Self {
-            namespace: flags.namespace.clone(),
-            owner: machine::owner_name(&flags.namespace, &flags.id),
-            bundle: bundle.to_owned(),
-            publisher: Mutex::new(Some(publisher)),
-            ended,
-            up: OnceCell::new(),
-            failed: AtomicBool::new(false),
-        }
+impl<O: Owner> Service<O> {
+    /// For the VM of this owner.
+    pub fn new(owner: O) -> Self {
+        Self { owner }
     }
 
-    /// Begins to boot. A failure is the first container's to be told, which tries again.
-    pub(crate) fn prepare(self: &Arc<Self>) {
-        let service = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = service.up().await {
-                tracing::warn!("the VM did not come up: {error:#}");
-            }
-        });
+    /// The owner.
+    pub fn owner(&self) -> &O {
+        &self.owner
     }
 
-    async fn up(&self) -> Result<&Up> {
-        let up = self.up.get_or_try_init(|| self.boot()).await;
-        self.failed.store(up.is_err(), Ordering::Relaxed);
-        up
-    }
-
-    async fn boot(&self) -> Result<Up> {
-        let machine = Machine::boot(&self.owner, &self.bundle).await?;
-        let (pod, events) = Pod::new(machine.vm().clone());
-        let hypervisor = machine.hypervisor();
-        let publisher = self
-            .publisher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(publisher) = publisher {
-            tokio::spawn(publish::publish(
-                events,
-                publisher,
-                self.namespace.clone(),
-                hypervisor,
-            ));
-        }
-        Ok(Up {
-            pod,
-            hypervisor,
-            machine: Mutex::new(Some(machine)),
-        })
-    }
-
-    /// The pod, if there is one: nothing but a creation makes the VM be waited for.
-    fn there(&self) -> TtrpcResult<&Up> {
+    /// The VM, if there is one: nothing but a creation makes it be waited for.
+    fn there(&self) -> TtrpcResult<Up> {
         let gone = || refusal(Code::NOT_FOUND, "no container was created here");
-        self.up.get().ok_or_else(gone)
+        self.owner.there().ok_or_else(gone)
     }
 
-    fn pod(&self) -> TtrpcResult<&Arc<Pod>> {
-        Ok(&self.there()?.pod)
+    fn pod(&self) -> TtrpcResult<Arc<Pod>> {
+        Ok(self.there()?.pod)
     }
 
     async fn created(&self, request: &CreateTaskRequest) -> TtrpcResult<u32> {
         let bundle = Path::new(&request.bundle);
-        let spec = address::spec_of(bundle).answered()?;
-        let up = self.up().await.answered()?;
+        let up = self.owner.up().await.answered()?;
         if up.pod.names().contains(&request.id) {
             return Err(refusal(
                 Code::ALREADY_EXISTS,
                 format!("container {} exists already", request.id),
             ));
         }
-        let mounting = request.rootfs.clone();
-        let mounted = tokio::task::block_in_place(|| rootfs::mount_all(&mounting, bundle, &spec));
-        mounted.answered()?;
+        let prepared = tokio::task::block_in_place(|| self.owner.prepare(bundle, &request.rootfs));
+        let spec = prepared.answered()?;
         let new = NewContainer {
             id: &request.id,
             spec: &spec,
@@ -147,29 +69,16 @@ impl Service {
         };
         let created = up.pod.create(new).await.answered();
         if created.is_err()
-            && let Err(error) = tokio::task::block_in_place(|| rootfs::unmount(bundle))
+            && let Err(error) = tokio::task::block_in_place(|| self.owner.clear(bundle))
         {
-            tracing::error!("while undoing container {}: {error:#}", request.id);
+            tracing::error!(%error, "while undoing container {}", request.id);
         }
         created.map(|()| up.hypervisor)
-    }
-
-    async fn shut_down(&self) -> Result<()> {
-        if self.up.get().is_none() && self.failed.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        // A boot under way is waited for: it is ended when it is whole.
-        let Ok(up) = self.up().await else { return Ok(()) };
-        let machine = up.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match machine {
-            Some(machine) => machine.end().await,
-            None => Ok(()),
-        }
     }
 }
 
 #[async_trait]
-impl Task for Service {
+impl<O: Owner> Task for Service<O> {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> TtrpcResult<CreateTaskResponse> {
         if !request.checkpoint.is_empty() {
             return Err(refusal(
@@ -201,7 +110,7 @@ impl Task for Service {
         // Known until everything is given back, so that what fails can be tried again.
         up.pod.release(&name).await.answered()?;
         if name.exec.is_none() {
-            tokio::task::block_in_place(|| rootfs::unmount(&bundle)).answered()?;
+            tokio::task::block_in_place(|| self.owner.clear(&bundle)).answered()?;
         }
         let exit = up.pod.delete(&name).await.answered()?;
         let mut response = DeleteResponse::new();
@@ -212,9 +121,7 @@ impl Task for Service {
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> TtrpcResult<Empty> {
-        let process = serde_json::from_slice(&request.spec.value)
-            .context("the process to be executed")
-            .map_err(|error| refusal(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
+        let process = document("the process to be executed", &request.spec.value)?;
         let endpoints =
             convert::endpoints(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let name = name(&request.id, &request.exec_id);
@@ -299,42 +206,40 @@ impl Task for Service {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
-        let resources = serde_json::from_slice(&request.resources.value)
-            .context("the new limits")
-            .map_err(|error| refusal(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
+        let resources = document("the new limits", &request.resources.value)?;
         self.pod()?.update(&request.id, &resources).await.answered()?;
         Ok(Empty::new())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
         let figures = self.pod()?.statistics(&request.id).await.answered()?;
-        let packed = metrics::packed(&figures).context("packing the figures");
+        let packed = metrics::packed(&figures)
+            .map_err(|error| refusal(Code::INTERNAL, format!("packing the figures: {error}")))?;
         let mut response = StatsResponse::new();
-        response.stats = Some(packed.answered()?).into();
+        response.stats = Some(packed).into();
         Ok(response)
     }
 
     async fn connect(&self, _: &TtrpcContext, _: ConnectRequest) -> TtrpcResult<ConnectResponse> {
         let mut response = ConnectResponse::new();
         response.shim_pid = std::process::id();
-        response.task_pid = self.up.get().map_or(0, |up| up.hypervisor);
+        response.task_pid = self.owner.there().map_or(0, |up| up.hypervisor);
         response.version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(response)
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> TtrpcResult<Empty> {
-        let others = self.up.get().is_some_and(|up| !up.pod.names().is_empty());
+        let others = self.owner.there().is_some_and(|up| !up.pod.names().is_empty());
         if others && !request.now {
             return Ok(Empty::new());
         }
         tracing::info!("shutdown");
-        let ended = self.shut_down().await;
-        let signal = self.ended.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(LAST_WORD).await;
-            signal.signal();
-        });
-        ended.answered()?;
+        self.owner.shut_down().await.answered()?;
         Ok(Empty::new())
     }
+}
+
+/// A document inside of a message.
+fn document(what: &str, bytes: &[u8]) -> TtrpcResult<Value> {
+    serde_json::from_slice(bytes).map_err(|error| refusal(Code::INVALID_ARGUMENT, format!("{what}: {error}")))
 }
