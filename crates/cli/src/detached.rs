@@ -1,10 +1,12 @@
-//! `cofferdam run --detach`: the same command once more, as a process of its own.
+//! `cofferdam run --detach` and `cofferdam create`: the same command once more, as a process of its own.
 //!
-//! It tells on its standard output that the container runs, and lets go of it then; until then its errors are ours.
+//! It tells on its standard output that the container is there, and lets go of it then; until then its errors are ours.
 
 use std::{
     env,
+    fs::File,
     io::Read as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -14,8 +16,10 @@ use crate::exit::Exit;
 
 /// Says to the command that it is the process of its own.
 const MARK: &str = "COFFERDAM_DETACHED";
-/// What it says when the container runs, before its name.
-const RUNS: &str = "runs ";
+/// What it says when the container is there, before its name.
+const THERE: &str = "there ";
+/// What it has to say afterwards, in its directory.
+const LOG: &str = "owner.log";
 
 /// Whether this process is the one that was detached. It leaves its caller's session.
 pub(crate) fn is_detached() -> bool {
@@ -27,7 +31,7 @@ pub(crate) fn is_detached() -> bool {
     detached
 }
 
-/// Starts the process, waits until the container runs, and prints its name.
+/// Starts the process, waits until the container is there, and prints its name.
 pub(crate) fn start() -> Exit {
     match started() {
         Ok(exit) => exit,
@@ -42,7 +46,6 @@ fn started() -> Result<Exit> {
         .env(MARK, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .context("starting the process that owns the container")?;
     let mut said = String::new();
@@ -51,27 +54,29 @@ fn started() -> Result<Exit> {
             .read_to_string(&mut said)
             .context("waiting for the container")?;
     }
-    if let Some(id) = said.strip_prefix(RUNS) {
+    if let Some(id) = said.strip_prefix(THERE) {
         println!("{}", id.trim_end());
         return Ok(Exit::success());
     }
-    let output = child.wait_with_output().context("waiting for the container")?;
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    let status = output.status.code().and_then(|code| u8::try_from(code).ok());
+    // It has said why.
+    let ended = child.wait().context("waiting for the container")?;
+    let status = ended.code().and_then(|code| u8::try_from(code).ok());
     Ok(status.map_or_else(
         || Exit::failed("the process that owns the container was killed"),
         Exit::container,
     ))
 }
 
-/// Tells that the container runs, and lets go of the caller's streams.
-pub(crate) fn announce(id: &str) -> Result<()> {
-    println!("{RUNS}{id}");
-    let null = std::fs::File::options()
+/// Tells that the container is there, and lets go of the caller's streams.
+pub(crate) fn announce(id: &str, dir: &Path) -> Result<()> {
+    println!("{THERE}{id}");
+    let null = File::options()
         .read(true)
         .write(true)
         .open("/dev/null")
         .context("opening /dev/null")?;
     rustix::stdio::dup2_stdout(&null).context("letting go of the standard output")?;
-    rustix::stdio::dup2_stderr(&null).context("letting go of the standard error")
+    let path = dir.join(LOG);
+    let log = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    rustix::stdio::dup2_stderr(&log).context("letting go of the standard error")
 }

@@ -1,6 +1,9 @@
 //! A container's output in a file: a line each, as Kubernetes' container runtimes write it.
 //!
 //! `2026-01-02T03:04:05.678901234Z stdout F text`; `P` instead of `F` where the line goes on in the next entry.
+//!
+//! It is in the owner's directory, which may be in memory, so its size is limited: what becomes the older half replaces
+//! the half before it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,77 +13,118 @@ use std::{
 };
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, DuplexStream},
-    task::JoinHandle,
-};
 
 /// The file's name in its owner's directory.
 const NAME: &str = "log";
 /// The longest text of one entry, in bytes.
-const MAX_TEXT_BYTES: u64 = 16 << 10;
-/// Bytes on their way to the file.
-const BUFFER_BYTES: usize = 64 << 10;
+const MAX_TEXT_BYTES: usize = 16 << 10;
 
 /// Where an owner's log is.
 pub(crate) fn path_in(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
+/// Where the older half of a log is that has become too long.
+pub(crate) fn older_path_in(dir: &Path) -> PathBuf {
+    dir.join(format!("{NAME}.1"))
+}
+
 /// A log that is being written.
-pub(crate) struct LogFile {
-    file: Arc<Mutex<File>>,
-    streams: Vec<JoinHandle<io::Result<()>>>,
+pub(crate) struct LogFile(Arc<Mutex<Halves>>);
+
+/// The file that is written, and the rule when it becomes the older one.
+struct Halves {
+    dir: PathBuf,
+    file: File,
+    bytes: u64,
+    max_bytes: u64,
 }
 
 impl LogFile {
-    /// Makes it, or goes on with it.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path_in(dir))?;
-        Ok(Self {
-            file: Arc::new(Mutex::new(file)),
-            streams: Vec::new(),
-        })
+    /// Makes it. It never takes more than `max_bytes`: of what is written the last half, at least, is kept.
+    pub(crate) fn open(dir: &Path, max_bytes: u64) -> io::Result<Self> {
+        let halves = Halves {
+            file: new_file(dir)?,
+            dir: dir.to_owned(),
+            bytes: 0,
+            max_bytes,
+        };
+        Ok(Self(Arc::new(Mutex::new(halves))))
     }
 
-    /// What is written here comes into the log as `name`'s.
-    pub(crate) fn stream(&mut self, name: &'static str) -> DuplexStream {
-        let (writer, reader) = tokio::io::duplex(BUFFER_BYTES);
-        let file = self.file.clone();
-        self.streams.push(tokio::spawn(entries(name, reader, file)));
-        writer
-    }
-
-    /// Waits until everything that was written is in the file. The streams' writers are closed before.
-    pub(crate) async fn finish(self) -> io::Result<()> {
-        for stream in self.streams {
-            stream.await.map_err(io::Error::other)??;
+    /// What is written there comes into the log as `name`'s.
+    pub(crate) fn stream(&self, name: &'static str) -> LogStream {
+        LogStream {
+            name,
+            file: self.0.clone(),
+            line: Vec::new(),
         }
-        Ok(())
     }
 }
 
-async fn entries(name: &str, reader: impl AsyncRead + Unpin, file: Arc<Mutex<File>>) -> io::Result<()> {
-    let mut reader = BufReader::new(reader);
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        let read = (&mut reader)
-            .take(MAX_TEXT_BYTES)
-            .read_until(b'\n', &mut text)
-            .await?;
-        if read == 0 {
-            return Ok(());
+fn new_file(dir: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create_new(true)
+        .append(true)
+        .open(path_in(dir))
+}
+
+impl Halves {
+    /// One write an entry: those of two streams do not mix.
+    fn append(&mut self, entry: &[u8]) -> io::Result<()> {
+        let length = entry.len() as u64;
+        if self.bytes > 0 && self.bytes + length > self.max_bytes / 2 {
+            std::fs::rename(path_in(&self.dir), older_path_in(&self.dir))?;
+            self.file = new_file(&self.dir)?;
+            self.bytes = 0;
         }
-        let whole = text.pop_if(|last| *last == b'\n').is_some();
+        self.bytes += length;
+        self.file.write_all(entry)
+    }
+}
+
+/// One stream of a log.
+pub(crate) struct LogStream {
+    name: &'static str,
+    file: Arc<Mutex<Halves>>,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+}
+
+impl LogStream {
+    /// Adds to the log what was written: each line once it is whole, or too long.
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = MAX_TEXT_BYTES - self.line.len();
+            let within = &bytes[..room.min(bytes.len())];
+            let (taken, whole) = match within.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end, true),
+                None => (within.len(), false),
+            };
+            self.line.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken + usize::from(whole)..];
+            if whole || self.line.len() == MAX_TEXT_BYTES {
+                self.entry(whole)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what there is of the last line.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        match self.line.is_empty() {
+            true => Ok(()),
+            false => self.entry(false),
+        }
+    }
+
+    fn entry(&mut self, whole: bool) -> io::Result<()> {
         let at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        let mut entry = format!("{at} {name} {} ", if whole { 'F' } else { 'P' }).into_bytes();
-        entry.extend_from_slice(&text);
+        let mut entry = format!("{at} {} {} ", self.name, if whole { 'F' } else { 'P' }).into_bytes();
+        entry.append(&mut self.line);
         entry.push(b'\n');
-        // One write an entry: those of two streams do not mix.
-        file.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(&entry)?;
+        let mut halves = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        halves.append(&entry)
     }
 }
 
@@ -114,37 +158,61 @@ impl<'a> Entry<'a> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt as _;
-
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_written_comes_back_line_by_line_whatever_it_is() {
+    fn entries(content: &[u8]) -> Vec<Entry<'_>> {
+        let lines = content.split(|byte| *byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| Entry::parse(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_is_written_comes_back_line_by_line_whatever_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = LogFile::open(dir.path()).unwrap();
+        let log = LogFile::open(dir.path(), 1 << 20).unwrap();
         let (mut out, mut err) = (log.stream("stdout"), log.stream("stderr"));
-        let long = vec![b'x'; 40_000];
-        out.write_all(b"one\n\ntwo \xff words\n").await.unwrap();
-        out.write_all(&long).await.unwrap();
-        err.write_all(b"no end").await.unwrap();
-        drop((out, err));
-        log.finish().await.unwrap();
+        let mut expected = b"one\n\ntwo \xff words\n".to_vec();
+        expected.extend(vec![b'x'; MAX_TEXT_BYTES]);
+        expected.push(b'\n');
+        expected.extend(vec![b'y'; 40_000]);
+        for piece in expected.chunks(777) {
+            out.write(piece).unwrap();
+        }
+        err.write(b"no end").unwrap();
+        out.finish().unwrap();
+        err.finish().unwrap();
         let content = std::fs::read(path_in(dir.path())).unwrap();
         let (mut seen_out, mut seen_err) = (Vec::new(), Vec::new());
-        for line in content
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            let entry = Entry::parse(line).unwrap();
-            assert!(entry.at.ends_with('Z'));
+        for entry in entries(&content) {
+            assert!(entry.at.ends_with('Z') && entry.text.len() <= MAX_TEXT_BYTES + 1);
             match entry.is_error {
                 true => seen_err.extend(entry.text),
                 false => seen_out.extend(entry.text),
             }
         }
-        let mut expected = b"one\n\ntwo \xff words\n".to_vec();
-        expected.extend(long);
         assert!(seen_out == expected && seen_err == b"no end");
         assert_eq!(Entry::parse(b"no entry"), None);
+    }
+
+    #[test]
+    fn a_log_stays_within_its_size_and_keeps_what_came_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = LogFile::open(dir.path(), 10_000).unwrap();
+        let mut out = log.stream("stdout");
+        for number in 0..2_000 {
+            out.write(format!("{number}\n").as_bytes()).unwrap();
+        }
+        let older = std::fs::read(older_path_in(dir.path())).unwrap();
+        let newer = std::fs::read(path_in(dir.path())).unwrap();
+        assert!(older.len() <= 5_000 && newer.len() <= 5_000);
+        let kept: Vec<u32> = [older, newer]
+            .iter()
+            .flat_map(|half| entries(half))
+            .map(|entry| String::from_utf8(entry.text).unwrap().trim_end().parse().unwrap())
+            .collect();
+        assert!(kept.len() > 100 && kept.last() == Some(&1_999));
+        assert!(kept.windows(2).all(|pair| pair[0] + 1 == pair[1]));
     }
 }

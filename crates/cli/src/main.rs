@@ -16,6 +16,7 @@ mod run;
 mod run_image;
 mod run_local;
 mod signals;
+mod streams;
 mod task;
 mod terminal;
 mod timings;
@@ -28,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     args::{Cli, Command, LogFormat, RunArgs},
     exit::Exit,
+    run::Mode,
     run_image::Subject,
 };
 
@@ -50,6 +52,9 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Image(args) => image::execute(&args),
         Command::Layer(command) => layer::execute(&command),
         Command::Run(args) => run_command(&root, &args),
+        Command::Create(args) => create_command(&root, &args),
+        Command::Start(args) => task::start(&root, &args),
+        Command::Attach(args) => task::attach(&root, &args),
         Command::Exec(args) => task::exec(&root, &args),
         Command::Kill(args) => task::kill(&root, &args),
         Command::Pause(args) => task::pause(&root, &args),
@@ -64,6 +69,28 @@ fn dispatch(cli: Cli) -> Exit {
 }
 
 fn run_command(root: &Root, args: &RunArgs) -> Exit {
+    let mode = match args.detach {
+        true => Mode::Detached,
+        false => Mode::Foreground,
+    };
+    container_command(root, args, mode)
+}
+
+fn create_command(root: &Root, args: &RunArgs) -> Exit {
+    let unfit = [
+        ("--no-vm", args.no_vm),
+        ("--keep-on-failure", args.vm.keep_on_failure),
+        ("--timings", args.vm.timings),
+    ];
+    if let Some((option, _)) = unfit.into_iter().find(|(_, given)| *given) {
+        return Exit::usage(format!(
+            "{option} is for a container that is run at once: use cofferdam run"
+        ));
+    }
+    container_command(root, args, Mode::Held)
+}
+
+fn container_command(root: &Root, args: &RunArgs, mode: Mode) -> Exit {
     let target = match args.target() {
         Ok(target) => target,
         Err(error) => return Exit::usage(format!("{error:#}")),
@@ -71,7 +98,7 @@ fn run_command(root: &Root, args: &RunArgs) -> Exit {
     if let Err(error) = network::check(&args.network, args.no_vm) {
         return Exit::usage(format!("{error:#}"));
     }
-    if args.detach && !detached::is_detached() {
+    if mode != Mode::Foreground && !detached::is_detached() {
         return detached::start();
     }
     // Before signals are watched: nothing is taken yet, and a pull is just ended by one.
@@ -90,7 +117,7 @@ fn run_command(root: &Root, args: &RunArgs) -> Exit {
                 if args.no_vm {
                     run_local::execute(root, args, subject).await
                 } else {
-                    run::execute(root, args, subject).await
+                    run::execute(root, args, mode, subject).await
                 }
             });
             runtime.shutdown_background();

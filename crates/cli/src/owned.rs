@@ -1,13 +1,8 @@
 //! This process as a VM's owner: its answers to those who ask.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use cofferdam_container::Mounts;
 use cofferdam_ledger::{
@@ -16,13 +11,14 @@ use cofferdam_ledger::{
 };
 use cofferdam_owner::{
     audit::{Difference, GuestMount, Problem, Thing, compare},
-    control::{self, Answers, Question},
+    control::{self, Answers, Attached, Attachment, Question},
 };
+use cofferdam_pod::{Pod, ProcessName, Status};
 use cofferdam_vm::{Guest, UtilityVm};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::mount::Listed;
+use crate::{mount::Listed, streams::Shared};
 
 /// Between two looks at a VM in which something seemed to be wrong: a step may just have been under way.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
@@ -69,55 +65,56 @@ pub(crate) struct FoundLine {
 /// The answers about one VM.
 pub(crate) struct VmOwner {
     vm: Arc<UtilityVm>,
-    running: Mutex<Option<RunningContainer>>,
-}
-
-/// A container that mounts can be added to.
-#[derive(Clone)]
-struct RunningContainer {
+    pod: Arc<Pod>,
+    /// The container the VM is for.
     id: String,
-    mounts: Arc<Mounts>,
+    /// Its streams, where others can attach to them.
+    streams: Option<Shared>,
 }
 
 impl VmOwner {
-    pub(crate) fn new(vm: Arc<UtilityVm>) -> Self {
+    pub(crate) fn new(pod: Arc<Pod>, id: &str, streams: Option<Shared>) -> Self {
         Self {
-            vm,
-            running: Mutex::default(),
+            vm: pod.vm().clone(),
+            pod,
+            id: id.to_owned(),
+            streams,
         }
     }
 
-    /// From now on mounts can be added to this container.
-    pub(crate) fn runs(&self, id: &str, mounts: Arc<Mounts>) {
-        let id = id.to_owned();
-        *self.running() = Some(RunningContainer { id, mounts });
+    /// What a running container is given and relieved of.
+    fn mounts(&self) -> Result<Arc<Mounts>> {
+        let state = self.pod.state(&ProcessName::init(&self.id));
+        match state.map(|state| state.status) {
+            Ok(Status::Running | Status::Paused) => Ok(self.pod.mounts(&self.id)?),
+            Ok(status) => bail!("it {}", status.in_words()),
+            Err(_) => bail!("it does not run yet"),
+        }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<RunningContainer>> {
-        // It is replaced as a whole.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn container(&self) -> Result<RunningContainer> {
-        self.running().clone().context("it does not run yet")
+    fn attach(&self, attachment: &Attachment) -> Result<Attached> {
+        let streams = self
+            .streams
+            .as_ref()
+            .context("it is not detached: its streams are those of its command")?;
+        let input = streams.attach(attachment)?;
+        Ok(Attached { input })
     }
 
     async fn add_mount(&self, entry: Value) -> Result<Listed> {
-        let container = self.container()?;
+        let mounts = self.mounts()?;
         let mount: cofferdam_plan::Mount = serde_json::from_value(entry).context("the mount")?;
         // Sources are absolute: whoever asks has another working directory.
-        let plan = container
-            .mounts
-            .plan(&mount, Path::new("/"), &cofferdam_image::check)?;
-        Ok(container.mounts.add(&container.id, &plan).await?.into())
+        let plan = mounts.plan(&mount, Path::new("/"), &cofferdam_image::check)?;
+        Ok(mounts.add(&self.id, &plan).await?.into())
     }
 
     async fn remove_mount(&self, destination: &str) -> Result<()> {
-        Ok(self.container()?.mounts.remove(destination).await?)
+        Ok(self.mounts()?.remove(destination).await?)
     }
 
     fn list_mounts(&self) -> Result<Vec<Listed>> {
-        let mounts = self.container()?.mounts.list();
+        let mounts = self.mounts()?.list();
         Ok(mounts.into_iter().map(Listed::from).collect())
     }
 
@@ -279,6 +276,7 @@ impl Answers for VmOwner {
                 self.remove_mount(&destination).await.map(serde_json::to_value)
             }
             Question::MountList => self.list_mounts().map(serde_json::to_value),
+            Question::Attach(attachment) => self.attach(&attachment).map(serde_json::to_value),
         };
         match answered {
             Ok(Ok(value)) => Ok(value),
@@ -307,7 +305,8 @@ mod tests {
     async fn owner() -> (FakeBackend, VmOwner) {
         let backend = FakeBackend::new(FakeOptions::default());
         let vm = UtilityVm::boot(Arc::new(backend.clone()), &BootOptions::default()).await;
-        (backend, VmOwner::new(vm.unwrap()))
+        let (pod, _events) = Pod::new(vm.unwrap());
+        (backend, VmOwner::new(pod, "web", None))
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ impl RawTerminal {
         let before = termios::tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         raw.make_raw();
+        // What was typed ahead goes: an end of input among it would come out as a character.
         termios::tcsetattr(io::stdin(), OptionalActions::Flush, &raw)?;
         Ok(Self { before })
     }

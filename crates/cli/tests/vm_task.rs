@@ -122,29 +122,31 @@ fn no_byte_is_lost_on_the_way_through_a_further_process() {
     running.ended();
 }
 
+/// The command in a terminal of 31 rows and 97 columns.
+fn in_terminal(command: &Command) -> Command {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    let mut terminal = Command::new("script");
+    for (name, value) in command.get_envs() {
+        terminal.env(name, value.unwrap_or_default());
+    }
+    let line = format!("stty rows 31 cols 97; exec {}", words.join(" "));
+    terminal
+        .env("SHELL", "/bin/sh")
+        .args(["-qefc", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    terminal
+}
+
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn a_further_process_has_a_terminal_of_the_callers_size() {
     let mut running = Running::new();
     let exec = running.cofferdam(&["exec", "-it", ID, "busybox", "stty", "size"]);
-    let words: Vec<_> = std::iter::once(exec.get_program())
-        .chain(exec.get_args())
-        .collect();
-    let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
-    let mut terminal = Command::new("script");
-    for (name, value) in exec.get_envs() {
-        terminal.env(name, value.unwrap_or_default());
-    }
-    let output = terminal
-        .env("SHELL", "/bin/sh")
-        .args([
-            "-qefc",
-            &format!("stty rows 31 cols 97; exec {}", words.join(" ")),
-            "/dev/null",
-        ])
-        .stdin(Stdio::piped())
-        .output()
-        .unwrap();
+    let output = in_terminal(&exec).output().unwrap();
     let shown = output_of(&output, 0);
     assert!(shown.contains("31 97"), "{shown}");
     output_of(&running.did(&["kill", ID]), 0);
@@ -221,4 +223,163 @@ fn a_detached_container_is_stopped_and_one_that_does_not_start_says_why() {
     assert_eq!(refused.status.code(), Some(127));
     assert!(said(&refused).contains("/no/such/program"), "{}", said(&refused));
     assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+}
+
+/// `create` of a script, and its owners' directory.
+fn created(script: &str, options: &[&str]) -> (Bundle, Output) {
+    let bundle = Bundle::with_layers(script);
+    let mut command = bundle.command_of("create");
+    command
+        .env("COFFERDAM_ROOT", bundle.path("owners"))
+        .args(options)
+        .arg(ID);
+    let output = command.output().unwrap();
+    (bundle, output)
+}
+
+fn spawned(bundle: &Bundle, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_cofferdam"))
+        .env("COFFERDAM_ROOT", bundle.path("owners"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_created_container_waits_to_be_started_and_whoever_attached_gets_every_byte() {
+    let (bundle, made) = created("cat; echo aside >&2; exit 6", &["--interactive"]);
+    assert_eq!(output_of(&made, 0), format!("{ID}\n"));
+    assert!(output_of(&of(&bundle, &["ps"]), 0).contains("created"));
+    let refused = of(&bundle, &["exec", ID, "true"]);
+    assert!(said(&refused).contains("is created"), "{}", said(&refused));
+    let refused = of(&bundle, &["attach", ID]);
+    assert!(said(&refused).contains("was not started"), "{}", said(&refused));
+
+    let mut started = spawned(&bundle, &["start", "--attach", "--interactive", ID]);
+    let sent: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.to_be_bytes()).collect();
+    let (bytes, mut input) = (sent.clone(), started.stdin.take().unwrap());
+    let sending = std::thread::spawn(move || input.write_all(&bytes).unwrap());
+    let output = started.wait_with_output().unwrap();
+    sending.join().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    assert!(
+        output.stdout == sent,
+        "{} of {} bytes",
+        output.stdout.len(),
+        sent.len()
+    );
+    assert_eq!(said(&output), "aside\n");
+    let again = of(&bundle, &["start", ID]);
+    assert!(
+        said(&again).contains("has ended, with status 6"),
+        "{}",
+        said(&again)
+    );
+    output_of(&of(&bundle, &["delete", ID]), 0);
+    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn clients_come_and_go_and_the_container_goes_on() {
+    let (bundle, made) = created(
+        "read line; echo got $line; read line; echo got $line; exit 4",
+        &["-i"],
+    );
+    output_of(&made, 0);
+    assert_eq!(output_of(&of(&bundle, &["start", ID]), 0), format!("{ID}\n"));
+    let twice = of(&bundle, &["start", ID]);
+    assert!(said(&twice).contains("is running"), "{}", said(&twice));
+    let mut first = spawned(&bundle, &["attach", ID]);
+    first.stdin.as_mut().unwrap().write_all(b"one\n").unwrap();
+    let mut line = [0; 8];
+    first.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"got one\n");
+    // It vanishes, in the middle of what it has to say.
+    first.stdin.as_mut().unwrap().write_all(b"tw").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut second = spawned(&bundle, &["attach", ID]);
+    second.stdin.as_mut().unwrap().write_all(b"o\n").unwrap();
+    let output = second.wait_with_output().unwrap();
+    assert_eq!(output_of(&output, 4), "got two\n");
+    assert_eq!(output_of(&of(&bundle, &["logs", ID]), 0), "got one\ngot two\n");
+    output_of(&of(&bundle, &["rm", ID]), 0);
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn the_keys_let_go_of_a_terminal_and_the_container_goes_on() {
+    let script = "echo ready; while read line; do busybox stty size; echo got $line; done";
+    let (bundle, made) = created(script, &["-it"]);
+    output_of(&made, 0);
+    let mut start = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+    start
+        .env("COFFERDAM_ROOT", bundle.path("owners"))
+        .args(["start", "-ai", ID]);
+    let mut terminal = in_terminal(&start).spawn().unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut shown = String::new();
+    let mut until = |text: &str| {
+        let mut chunk = [0; 1000];
+        while !shown.contains(text) {
+            let length = screen.read(&mut chunk).unwrap();
+            assert!(length > 0, "{shown}");
+            shown.push_str(&String::from_utf8_lossy(&chunk[..length]));
+        }
+    };
+    until("ready");
+    keys.write_all(b"word\r").unwrap();
+    until("got word");
+    assert!(shown.contains("31 97"), "{shown}");
+    keys.write_all(b"\x10\x11").unwrap();
+    assert!(terminal.wait().unwrap().success());
+    assert!(output_of(&of(&bundle, &["ps"]), 0).contains("running"));
+    output_of(&of(&bundle, &["rm", "--force", ID]), 0);
+    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_created_container_is_removed_without_force_and_one_that_cannot_start_says_why() {
+    let (bundle, made) = created("true", &[]);
+    output_of(&made, 0);
+    output_of(&of(&bundle, &["rm", ID]), 0);
+    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+    assert!(output_of(&of(&bundle, &["fsck"]), 0).contains("nothing"));
+
+    let bundle = Bundle::with_layers("").args(&["/no/such/program"]);
+    let mut command = bundle.command_of("create");
+    command.env("COFFERDAM_ROOT", bundle.path("owners")).arg(ID);
+    let refused = command.output().unwrap();
+    assert_eq!(refused.status.code(), Some(127));
+    assert!(said(&refused).contains("/no/such/program"), "{}", said(&refused));
+    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_detached_container_whose_vm_is_killed_is_kept_with_the_reason() {
+    let (bundle, started) = detached("exec sleep 600");
+    output_of(&started, 0);
+    let record = std::fs::read(bundle.path("owners").join(ID).join("owner.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let pid = record["hypervisor"]["pid"].to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let waited = of(&bundle, &["wait", ID]);
+    assert_eq!(output_of(&waited, 0), "137\n");
+    let listed = output_of(&of(&bundle, &["ps", "--all"]), 0);
+    assert!(listed.contains("ended (137): the utility VM died"), "{listed}");
+    output_of(&of(&bundle, &["rm", ID]), 0);
 }

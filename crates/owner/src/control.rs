@@ -9,7 +9,7 @@ use std::{
         fd::AsRawFd,
         unix::net::{UnixListener as StdListener, UnixStream as StdStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -52,11 +52,34 @@ pub enum Question {
     },
     /// All such mounts.
     MountList,
+    /// Connect FIFOs to the container's streams.
+    Attach(Attachment),
     /// Take such a mount away.
     MountRemove {
         /// Where it is in the container.
         destination: String,
     },
+}
+
+/// FIFOs of the caller's, which the owner opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What is written to it is the container's input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<PathBuf>,
+    /// The container's output from now on; the caller has it open already.
+    pub stdout: PathBuf,
+    /// Its error output, likewise; where it has a terminal there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<PathBuf>,
+}
+
+/// The answer to [`Question::Attach`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attached {
+    /// Whether the container takes input.
+    pub input: bool,
 }
 
 /// The answer's line.

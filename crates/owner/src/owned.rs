@@ -86,7 +86,7 @@ impl Owned {
     ///
     /// # Errors
     /// As for [`Owned::close`].
-    pub fn keep(self, ended: Ended) -> Result<(), OwnerError> {
+    pub fn keep(self, ended: &Ended) -> Result<(), OwnerError> {
         self.nothing_left()?;
         self.claim.keep(ended)
     }
@@ -124,9 +124,13 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let root = Root::new(base.path());
         let owned = Owned::claim(&root, "web", Path::new("/"), Isolation::Vm).unwrap();
-        let ended = Ended { status: 7, at_s: 1 };
+        let ended = Ended {
+            status: 7,
+            at_s: 1,
+            reason: None,
+        };
         assert_eq!(root.entry("web").unwrap().ended(), None);
-        owned.keep(ended).unwrap();
+        owned.keep(&ended).unwrap();
         let entry = root.entry("web").unwrap();
         assert!(!entry.is_alive());
         assert_eq!(entry.ended(), Some(ended));

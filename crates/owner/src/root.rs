@@ -183,8 +183,8 @@ impl Claim {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn keep(self, ended: Ended) -> Result<(), OwnerError> {
-        write_json(&self.dir, ENDED, &ended)
+    pub(crate) fn keep(self, ended: &Ended) -> Result<(), OwnerError> {
+        write_json(&self.dir, ENDED, ended)
     }
 }
 

@@ -31,10 +31,28 @@ pub struct Endpoints {
     pub terminal: bool,
 }
 
-/// Keeps a FIFO's input open until it is dropped.
-#[derive(Debug, Default)]
+/// Keeps an input open until it is dropped.
+#[derive(Default)]
 pub(crate) struct StdinGate {
-    _writer: Option<pipe::Sender>,
+    _writer: Option<Box<dyn Send>>,
+}
+
+/// Streams that somebody else has made, instead of those at a process's endpoints.
+#[derive(Default)]
+pub struct Streams {
+    /// The streams.
+    pub stdio: Stdio,
+    /// What keeps the input open, if anything but its own end does: dropped by [`Pod::close_stdin`](crate::Pod::close_stdin).
+    pub keeps_input: Option<Box<dyn Send>>,
+}
+
+impl Streams {
+    pub(crate) fn into_parts(self) -> (Stdio, StdinGate) {
+        let gate = StdinGate {
+            _writer: self.keeps_input,
+        };
+        (self.stdio, gate)
+    }
 }
 
 impl Endpoints {
@@ -46,7 +64,9 @@ impl Endpoints {
             let (path, _) = path_of("stdin", uri)?;
             let (reader, writer) = input(&path).map_err(refused("stdin", &path))?;
             stdio.stdin = Some(reader);
-            gate = StdinGate { _writer: writer };
+            gate = StdinGate {
+                _writer: writer.map(|writer| Box::new(writer) as _),
+            };
         }
         if let Some(uri) = &self.stdout {
             let (path, make) = path_of("stdout", uri)?;

@@ -23,7 +23,7 @@ mod process;
 
 pub use crate::{
     container::NewContainer,
-    endpoints::Endpoints,
+    endpoints::{Endpoints, Streams},
     error::PodError,
     events::Event,
     pod::{Pod, ProcessState},

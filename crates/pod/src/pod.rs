@@ -5,16 +5,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cofferdam_container::{Handle, Mounts, Stdio};
+use cofferdam_container::{Handle, Mounts};
 use cofferdam_protocol::message::{Metrics, PropertyType};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status,
+    Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status, Streams,
     container::Container,
-    endpoints::StdinGate,
     process::{Patience, Process},
 };
 
@@ -128,21 +127,21 @@ impl Pod {
     ///
     /// # Errors
     /// As for [`Pod::start`].
-    pub async fn start_with(&self, name: &ProcessName, stdio: Stdio) -> Result<(), PodError> {
-        self.start_on(name, Some(stdio)).await
+    pub async fn start_with(&self, name: &ProcessName, streams: Streams) -> Result<(), PodError> {
+        self.start_on(name, Some(streams)).await
     }
 
-    async fn start_on(&self, name: &ProcessName, stdio: Option<Stdio>) -> Result<(), PodError> {
+    async fn start_on(&self, name: &ProcessName, streams: Option<Streams>) -> Result<(), PodError> {
         let (container, process) = self.process(name)?;
         let size = process.begin()?;
-        let patience = match stdio {
+        let patience = match streams {
             None => Patience::Grace,
             Some(_) => Patience::Endless,
         };
         let started = async {
-            let (stdio, gate) = match stdio {
+            let (stdio, gate) = match streams {
                 None => process.endpoints.open()?,
-                Some(stdio) => (stdio, StdinGate::default()),
+                Some(streams) => streams.into_parts(),
             };
             let live = match name.exec {
                 None => container.start_init(stdio, size).await?,

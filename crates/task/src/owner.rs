@@ -4,7 +4,7 @@ use std::{error::Error, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use cofferdam_plan::Spec;
-use cofferdam_pod::Pod;
+use cofferdam_pod::{Pod, ProcessName, Streams};
 use containerd_shim::protos::api::Mount;
 
 /// Why an owner could not do something; its text holds its causes.
@@ -34,6 +34,13 @@ pub trait Owner: Send + Sync + 'static {
 
     /// Takes back what [`Owner::prepare`] mounted. Harmless when repeated.
     fn clear(&self, bundle: &Path) -> Result<(), OwnerFailure>;
+
+    /// The streams of a process that is about to be started, where the owner has made them itself; by default they are at
+    /// the process's endpoints.
+    fn streams(&self, name: &ProcessName) -> Option<Streams> {
+        let _ = name;
+        None
+    }
 
     /// Ends the VM, which holds nothing any more, and then the process, once the answer has left.
     async fn shut_down(&self) -> Result<(), OwnerFailure>;

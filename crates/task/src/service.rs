@@ -94,10 +94,12 @@ impl<O: Owner> Task for Service<O> {
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
         let up = self.there()?;
-        up.pod
-            .start(&name(&request.id, &request.exec_id))
-            .await
-            .answered()?;
+        let name = name(&request.id, &request.exec_id);
+        match self.owner.streams(&name) {
+            Some(streams) => up.pod.start_with(&name, streams).await,
+            None => up.pod.start(&name).await,
+        }
+        .answered()?;
         let mut response = StartResponse::new();
         response.pid = up.hypervisor;
         Ok(response)

@@ -23,7 +23,9 @@ pub(crate) use self::{
     order::parse,
     plan::{PlanArgs, PlanFormat},
     run::{ImageRunArgs, Pull, RunArgs, Target},
-    task::{ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
+    task::{
+        AttachArgs, ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StartArgs, StatsArgs, StopArgs,
+    },
     vm::{Accelerator, VmArgs},
 };
 
@@ -84,6 +86,29 @@ pub(crate) enum Command {
                             cofferdam run --bundle ./busybox --no-vm"
     )]
     Run(Box<RunArgs>),
+    /// Make a container in a new utility VM, everything but started: `cofferdam start` starts it.
+    ///
+    /// It takes what `run` takes. What the container writes goes to `cofferdam logs`, and to whoever is attached.
+    #[command(
+        override_usage = "cofferdam create [OPTIONS] IMAGE [CMD]...\n       cofferdam create [OPTIONS] --bundle DIR [ID]",
+        after_help = "Examples:\n  cofferdam create --name web -p 8080:80 nginx\n  \
+                            cofferdam create -it --name shell debian bash && cofferdam start -ai shell\n  \
+                            cofferdam create --bundle ./busybox demo"
+    )]
+    Create(Box<RunArgs>),
+    /// Start containers that were created.
+    #[command(
+        after_help = "Examples:\n  cofferdam start web\n  cofferdam start --attach --interactive shell"
+    )]
+    Start(StartArgs),
+    /// Connect to the streams of a detached container, until it has ended.
+    ///
+    /// What it writes from now on is shown, standard input and signals are passed on, and the exit status is its own. From
+    /// a terminal, ctrl-p and ctrl-q let go of it.
+    #[command(
+        after_help = "Examples:\n  cofferdam attach web\n  cofferdam attach --no-stdin --sig-proxy=false web"
+    )]
+    Attach(AttachArgs),
     /// Show what running a bundle or an image would take, without starting or touching anything.
     #[command(
         after_help = "Examples:\n  cofferdam plan --bundle ./busybox --format json | jq .limits\n  \
@@ -120,11 +145,17 @@ pub(crate) enum Command {
     /// Ask running containers to end, with SIGTERM, and kill those that do not.
     #[command(after_help = "Example:\n  cofferdam stop --time 30 web")]
     Stop(StopArgs),
-    /// Remove what is kept of containers that have ended: their logs and exit statuses.
-    #[command(after_help = "Examples:\n  cofferdam rm web\n  cofferdam rm --force web")]
+    /// Remove containers that were not started, and what is kept of those that have ended: their logs and exit statuses.
+    #[command(
+        visible_alias = "delete",
+        after_help = "Examples:\n  cofferdam rm web\n  cofferdam rm --force web"
+    )]
     Rm(RmArgs),
     /// List containers: those that run, and those whose owner has died.
-    #[command(after_help = "Examples:\n  cofferdam ps\n  cofferdam ps --format json | jq '.[].id'")]
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  cofferdam ps\n  cofferdam ps --format json | jq '.[].id'"
+    )]
     Ps(PsArgs),
     /// Show what running containers use.
     #[command(after_help = "Examples:\n  cofferdam stats\n  cofferdam stats web --format json")]

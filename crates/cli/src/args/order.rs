@@ -14,7 +14,7 @@ pub(crate) fn parse() -> Cli {
 
 fn parsed(mut words: Vec<OsString>) -> Result<Cli, clap::Error> {
     let cli = Cli::try_parse_from(&words)?;
-    let Command::Run(run) = &cli.command else {
+    let (Command::Run(run) | Command::Create(run)) = &cli.command else {
         return Ok(cli);
     };
     let taken = run.words.len();

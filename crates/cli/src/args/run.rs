@@ -8,7 +8,7 @@ use cofferdam_runspec::WantedMount;
 
 use super::{
     NetworkArgs, RegistryArgs, StoreArgs, VmArgs,
-    values::{container_id, size_bytes},
+    values::{container_id, log_bytes, size_bytes},
 };
 
 #[derive(Debug, Args)]
@@ -27,10 +27,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID", value_parser = container_id)]
     pub(crate) name: Option<String>,
 
-    /// Leave the container to a process of its own, and print its name. Its output goes to `cofferdam logs`; it reads
-    /// nothing.
-    #[arg(short, long, conflicts_with_all = ["no_vm", "interactive", "keep_on_failure"])]
+    /// Leave the container to a process of its own, and print its name. Its output goes to `cofferdam logs` and to
+    /// whoever is attached; with --interactive its input comes from those.
+    #[arg(short, long, conflicts_with_all = ["no_vm", "keep_on_failure", "timings"])]
     pub(crate) detach: bool,
+
+    /// What a detached container's log takes at most. Of what was written last at least half as much is kept.
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = log_bytes)]
+    pub(crate) log_max_size: u64,
 
     /// Give the container a terminal.
     #[arg(short, long)]

@@ -1,6 +1,6 @@
 //! Commands for containers that run, each told to the process that owns it.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::Format;
 
@@ -33,6 +33,46 @@ pub(crate) struct ExecArgs {
         allow_hyphen_values = true
     )]
     pub(crate) command: Vec<String>,
+}
+
+/// The keys that docker and podman have.
+const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Do not pass standard input on.
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+
+    /// Pass signals on to the container; otherwise they end the command only.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) sig_proxy: bool,
+
+    /// The keys that let go of the container's terminal, one after the other; "" for none.
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    pub(crate) detach_keys: String,
+
+    /// The container.
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Show what the container writes until it has ended, pass signals on to it, and exit with its status.
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+
+    /// Leave standard input to it too, where it was created with --interactive.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+
+    /// The keys that let go of the container's terminal, one after the other; "" for none.
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    pub(crate) detach_keys: String,
+
+    /// The containers.
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]

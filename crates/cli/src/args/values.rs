@@ -30,6 +30,16 @@ pub(super) fn memory_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A log's size, as [`size_bytes`]; below, each entry would be a file of its own.
+pub(super) fn log_bytes(text: &str) -> Result<u64, String> {
+    let bytes = size_bytes(text)?;
+    if bytes >= 64 << 10 {
+        Ok(bytes)
+    } else {
+        Err(format!("`{text}` is less than 64K"))
+    }
+}
+
 /// A container's name, by the rule runc keeps: letters, digits, `_`, `+`, `-` and `.`, not `.` or `..`.
 pub(super) fn container_id(text: &str) -> Result<String, String> {
     let well_formed = !text.is_empty()

@@ -4,35 +4,27 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use containerd_shim::{
-    api::{
-        CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest,
-        WaitRequest,
-    },
+    api::{DeleteRequest, ExecProcessRequest},
     protos::{protobuf::well_known_types::any::Any, ttrpc::context::Context},
 };
-use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Map, Value, json};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::unix::pipe,
-    task::JoinHandle,
-};
+use tokio::{net::unix::pipe, task::JoinHandle};
 
-use super::client::{Task, told};
+use super::{
+    client::{Task, told},
+    pipes::{Output, Pipes, copy},
+};
 use crate::{
     args::ExecArgs,
     signals::{Event, Signals},
     terminal::{self, RawTerminal},
 };
 
-/// Bytes moved at a time.
-const CHUNK_BYTES: usize = 64 << 10;
-
 /// Runs it, and returns its status.
 pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
     let mut signals = Signals::watch().context("watching for signals")?;
     let process = process(args)?;
-    let pipes = Pipes::make(task.entry.dir(), args)?;
+    let pipes = Pipes::make(task.entry.dir(), args.interactive, !args.tty)?;
     let exec_id = pipes.name();
     let mut spec = Any::new();
     spec.value = process.to_string().into_bytes();
@@ -40,9 +32,9 @@ pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
         id: task.id.clone(),
         exec_id: exec_id.clone(),
         terminal: args.tty,
-        stdin: pipes.stdin.clone().unwrap_or_default(),
-        stdout: pipes.stdout.clone(),
-        stderr: pipes.stderr.clone().unwrap_or_default(),
+        stdin: text(pipes.stdin.as_deref())?,
+        stdout: text(Some(&pipes.stdout))?,
+        stderr: text(pipes.stderr.as_deref())?,
         spec: Some(spec).into(),
         ..ExecProcessRequest::default()
     };
@@ -58,6 +50,11 @@ pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
     status
 }
 
+fn text(path: Option<&Path>) -> Result<String> {
+    let text = path.map_or(Some(""), Path::to_str);
+    Ok(text.context("the owner's path is not UTF-8")?.to_owned())
+}
+
 async fn started(
     task: &Task,
     exec_id: &str,
@@ -65,34 +62,25 @@ async fn started(
     pipes: &Pipes,
     signals: &mut Signals,
 ) -> Result<u8> {
+    let process = task.process(exec_id);
     // Open before it starts, so that nothing of it is lost; read afterwards, when there is somebody who writes.
     let outputs = pipes.outputs()?;
     if args.tty {
-        resize(task, exec_id).await;
+        process.resize().await;
     }
-    let start = StartRequest {
-        id: task.id.clone(),
-        exec_id: exec_id.to_owned(),
-        ..StartRequest::default()
-    };
-    told(task.client.start(Context::default(), &start).await)?;
+    process.start().await?;
     let raw = (args.tty && terminal::is_interactive()).then(RawTerminal::enter);
     let outputs: Vec<_> = outputs.into_iter().map(Output::copied).collect();
-    let mut input = pipes.input()?;
-    let wait = WaitRequest {
-        id: task.id.clone(),
-        exec_id: exec_id.to_owned(),
-        ..WaitRequest::default()
-    };
-    let waiting = task.client.wait(Context::default(), &wait);
+    let mut input = input(pipes)?;
+    let waiting = process.wait();
     tokio::pin!(waiting);
     let exit = loop {
         tokio::select! {
             exit = &mut waiting => break told(exit)?,
-            () = finished(&mut input) => close_input(task, exec_id).await?,
+            () = finished(&mut input) => process.close_input().await?,
             event = signals.next() => match event {
-                Event::Resized => resize(task, exec_id).await,
-                Event::Signal(number) => pass_on(task, exec_id, number).await,
+                Event::Resized => process.resize().await,
+                Event::Signal(number) => process.pass_on(number).await,
             },
         }
     };
@@ -119,44 +107,6 @@ async fn finished(input: &mut Option<JoinHandle<()>>) {
     }
 }
 
-async fn close_input(task: &Task, exec_id: &str) -> Result<()> {
-    let close = CloseIORequest {
-        id: task.id.clone(),
-        exec_id: exec_id.to_owned(),
-        stdin: true,
-        ..CloseIORequest::default()
-    };
-    told(task.client.close_io(Context::default(), &close).await).map(drop)
-}
-
-async fn pass_on(task: &Task, exec_id: &str, number: i32) {
-    let kill = KillRequest {
-        id: task.id.clone(),
-        exec_id: exec_id.to_owned(),
-        signal: u32::try_from(number).unwrap_or_default(),
-        ..KillRequest::default()
-    };
-    if let Err(error) = told(task.client.kill(Context::default(), &kill).await) {
-        tracing::warn!("not passed on: {error:#}");
-    }
-}
-
-async fn resize(task: &Task, exec_id: &str) {
-    let Some((rows, columns)) = terminal::size() else {
-        return;
-    };
-    let resize = ResizePtyRequest {
-        id: task.id.clone(),
-        exec_id: exec_id.to_owned(),
-        height: rows.into(),
-        width: columns.into(),
-        ..ResizePtyRequest::default()
-    };
-    if let Err(error) = told(task.client.resize_pty(Context::default(), &resize).await) {
-        tracing::debug!("the terminal's size: {error:#}");
-    }
-}
-
 /// The process as the OCI spec has it. What is not said is the container's own: the guest fills it in.
 fn process(args: &ExecArgs) -> Result<Value> {
     let mut process = Map::new();
@@ -178,98 +128,18 @@ fn numbers(user: &str) -> Result<Value> {
     Ok(json!({ "uid": number(uid)?, "gid": number(gid)? }))
 }
 
-/// The FIFOs between us and the owner.
-struct Pipes {
-    dir: tempfile::TempDir,
-    stdin: Option<String>,
-    stdout: String,
-    stderr: Option<String>,
-}
-
-/// One output on its way to ours.
-struct Output {
-    from: pipe::Receiver,
-    to: Box<dyn AsyncWrite + Send + Unpin>,
-}
-
-impl Pipes {
-    fn make(place: &Path, args: &ExecArgs) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("exec-")
-            .tempdir_in(place)
-            .context("making a directory for the streams")?;
-        let fifo = |name: &str| -> Result<String> {
-            let path = dir.path().join(name);
-            mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR)
-                .with_context(|| format!("making {}", path.display()))?;
-            path.to_str().map(str::to_owned).context("the path is not UTF-8")
-        };
-        Ok(Self {
-            stdin: args.interactive.then(|| fifo("stdin")).transpose()?,
-            stdout: fifo("stdout")?,
-            stderr: (!args.tty).then(|| fifo("stderr")).transpose()?,
-            dir,
-        })
-    }
-
-    /// A name that no other process of the container has.
-    fn name(&self) -> String {
-        let name = self.dir.path().file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    }
-
-    fn outputs(&self) -> Result<Vec<Output>> {
-        let open = |path: &str| {
-            pipe::OpenOptions::new()
-                .open_receiver(path)
-                .with_context(|| format!("opening {path}"))
-        };
-        let mut outputs = vec![Output {
-            from: open(&self.stdout)?,
-            to: Box::new(tokio::io::stdout()),
-        }];
-        if let Some(stderr) = &self.stderr {
-            outputs.push(Output {
-                from: open(stderr)?,
-                to: Box::new(tokio::io::stderr()),
-            });
+fn input(pipes: &Pipes) -> Result<Option<JoinHandle<()>>> {
+    let Some(stdin) = &pipes.stdin else {
+        return Ok(None);
+    };
+    let fifo = pipe::OpenOptions::new()
+        .open_sender(stdin)
+        .with_context(|| format!("opening {}", stdin.display()))?;
+    Ok(Some(tokio::spawn(async move {
+        if let Err(error) = copy(tokio::io::stdin(), fifo).await {
+            tracing::debug!(%error, "input ended early");
         }
-        Ok(outputs)
-    }
-
-    fn input(&self) -> Result<Option<JoinHandle<()>>> {
-        let Some(stdin) = &self.stdin else { return Ok(None) };
-        let fifo = pipe::OpenOptions::new()
-            .open_sender(stdin)
-            .with_context(|| format!("opening {stdin}"))?;
-        Ok(Some(tokio::spawn(async move {
-            if let Err(error) = copy(tokio::io::stdin(), fifo).await {
-                tracing::debug!(%error, "input ended early");
-            }
-        })))
-    }
-}
-
-impl Output {
-    fn copied(self) -> JoinHandle<std::io::Result<()>> {
-        tokio::spawn(copy(self.from, self.to))
-    }
-}
-
-async fn copy(
-    mut from: impl AsyncRead + Send + Unpin,
-    mut to: impl AsyncWrite + Send + Unpin,
-) -> std::io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let length = from.read(&mut chunk).await?;
-        if length == 0 {
-            return Ok(());
-        }
-        to.write_all(&chunk[..length]).await?;
-        // What a person waits for must not sit in a buffer.
-        to.flush().await?;
-    }
+    })))
 }
 
 #[cfg(test)]

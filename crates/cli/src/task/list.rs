@@ -45,7 +45,10 @@ pub(super) async fn ps(root: &Root, args: &PsArgs) -> Result<()> {
         }
         let record = entry.record().ok();
         let status = match (entry.is_alive(), Task::of(entry.clone())) {
-            (false, _) => ended.map_or("dead".to_owned(), |ended| format!("ended ({})", ended.status)),
+            (false, _) => ended.map_or("dead".to_owned(), |ended| match ended.reason {
+                Some(reason) => format!("ended ({}): {reason}", ended.status),
+                None => format!("ended ({})", ended.status),
+            }),
             (true, Ok(task)) => task
                 .state()
                 .await

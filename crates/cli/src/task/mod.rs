@@ -1,9 +1,12 @@
 //! Commands for containers that run: each asks the process that owns the container, over containerd's task API.
 
+mod attach;
 mod client;
+mod detach_keys;
 mod exec;
 mod list;
 mod logs;
+mod pipes;
 mod remove;
 mod serve;
 mod signal;
@@ -11,16 +14,22 @@ mod signal;
 use std::future::Future;
 
 use anyhow::{Context as _, Result, anyhow};
-use cofferdam_owner::Root;
+use cofferdam_owner::{Entry, Root};
 use containerd_shim::{
-    api::{KillRequest, PauseRequest, ResumeRequest, WaitRequest},
+    api::{PauseRequest, ResumeRequest},
     protos::ttrpc::context::Context,
 };
 
-use self::client::{Task, told};
 pub(crate) use self::serve::serve;
+use self::{
+    attach::Wishes,
+    client::{Task, told},
+    detach_keys::DetachKeys,
+};
 use crate::{
-    args::{ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
+    args::{
+        AttachArgs, ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StartArgs, StatsArgs, StopArgs,
+    },
     exit::Exit,
 };
 
@@ -36,20 +45,62 @@ pub(crate) fn exec(root: &Root, args: &ExecArgs) -> Exit {
     }
 }
 
+/// `cofferdam attach`.
+pub(crate) fn attach(root: &Root, args: &AttachArgs) -> Exit {
+    let keys = match DetachKeys::parse(&args.detach_keys) {
+        Ok(keys) => keys,
+        Err(error) => return Exit::usage(format!("--detach-keys: {error:#}")),
+    };
+    let wishes = Wishes {
+        input: !args.no_stdin,
+        signals: args.sig_proxy,
+        keys,
+        start: false,
+    };
+    attached(root, &args.id, wishes)
+}
+
+/// `cofferdam start`.
+pub(crate) fn start(root: &Root, args: &StartArgs) -> Exit {
+    let keys = match DetachKeys::parse(&args.detach_keys) {
+        Ok(keys) => keys,
+        Err(error) => return Exit::usage(format!("--detach-keys: {error:#}")),
+    };
+    match args.ids.as_slice() {
+        [id] if args.attach || args.interactive => {
+            let wishes = Wishes {
+                input: args.interactive,
+                signals: true,
+                keys,
+                start: true,
+            };
+            attached(root, id, wishes)
+        }
+        [_, _, ..] if args.attach || args.interactive => {
+            Exit::usage("only one container can be attached to: name one, or leave --attach out")
+        }
+        ids => each(root, ids, async |task: Task| {
+            task.init().start().await?;
+            println!("{}", task.id);
+            Ok(())
+        }),
+    }
+}
+
+fn attached(root: &Root, id: &str, wishes: Wishes) -> Exit {
+    match blocking(async { attach::attach(&Task::find(root, id)?, wishes).await }) {
+        Ok(status) => Exit::container(status),
+        Err(error) => Exit::not_started(format!("{error:#}")),
+    }
+}
+
 /// `cofferdam kill`.
 pub(crate) fn kill(root: &Root, args: &KillArgs) -> Exit {
     let signal = match signal::number(&args.signal) {
         Ok(signal) => signal,
         Err(error) => return Exit::usage(format!("{error:#}")),
     };
-    each(root, &args.ids, async |task: Task| {
-        let request = KillRequest {
-            id: task.id,
-            signal,
-            ..KillRequest::default()
-        };
-        told(task.client.kill(Context::default(), &request).await).map(drop)
-    })
+    each(root, &args.ids, async |task: Task| task.init().kill(signal).await)
 }
 
 /// `cofferdam pause`.
@@ -76,15 +127,31 @@ pub(crate) fn resume(root: &Root, args: &IdsArgs) -> Exit {
 
 /// `cofferdam wait`: the status of each, when it has ended.
 pub(crate) fn wait(root: &Root, args: &IdsArgs) -> Exit {
-    each(root, &args.ids, async |task: Task| {
-        let request = WaitRequest {
-            id: task.id,
-            ..WaitRequest::default()
-        };
-        let exit = told(task.client.wait(Context::default(), &request).await)?;
-        println!("{}", exit.exit_status);
-        Ok(())
+    each_of(&args.ids, async |id: &str| {
+        let entry = root.entry(id)?;
+        println!("{}", status_of(&entry).await?);
+        // Whoever waited finds nothing of it any more.
+        remove::gone(&entry).await
     })
+}
+
+/// The exit status, which is waited for.
+async fn status_of(entry: &Entry) -> Result<u32> {
+    if let Some(ended) = entry.ended() {
+        return Ok(ended.status.into());
+    }
+    let asked = async {
+        let task = Task::of(entry.clone())?;
+        Ok::<_, anyhow::Error>(told(task.init().wait().await)?.exit_status)
+    };
+    match asked.await {
+        Ok(status) => Ok(status),
+        // An owner that is about to end does not answer any more.
+        Err(error) => {
+            remove::ends(entry).await;
+            entry.ended().map(|ended| ended.status.into()).ok_or(error)
+        }
+    }
 }
 
 /// `cofferdam logs`.
@@ -115,19 +182,17 @@ pub(crate) fn stats(root: &Root, args: &StatsArgs) -> Exit {
     ended(blocking(list::stats(root, args)))
 }
 
+/// Does it for each that runs, and tells every failure.
+fn each(root: &Root, ids: &[String], ask: impl AsyncFn(Task) -> Result<()>) -> Exit {
+    each_of(ids, async |id: &str| ask(Task::find(root, id)?).await)
+}
+
 /// Does it for each, and tells every failure.
-fn each<F>(root: &Root, ids: &[String], ask: impl Fn(Task) -> F) -> Exit
-where
-    F: Future<Output = Result<()>>,
-{
+fn each_of(ids: &[String], ask: impl AsyncFn(&str) -> Result<()>) -> Exit {
     ended(blocking(async {
         let mut failures = Vec::new();
         for id in ids {
-            let done = match Task::find(root, id) {
-                Ok(task) => ask(task).await,
-                Err(error) => Err(error),
-            };
-            failures.extend(done.err().map(|error| format!("{error:#}")));
+            failures.extend(ask(id).await.err().map(|error| format!("{error:#}")));
         }
         match failures.is_empty() {
             true => Ok(()),

@@ -4,56 +4,68 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cofferdam_owner::{Entry, Root};
-use containerd_shim::{
-    api::{KillRequest, WaitRequest},
-    protos::ttrpc::context::Context,
-};
+use containerd_shim::api::Status;
 use tokio::time::{sleep, timeout};
 
-use super::client::{Task, told};
+use super::client::Task;
 use crate::args::RmArgs;
 
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
 /// For an owner to give everything back once its container has ended.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// For an owner that does not answer: it may be about to end.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks to end, and kills after `limit`; returns when the owner is gone.
 pub(super) async fn stop(task: &Task, limit: Duration) -> Result<()> {
-    kill(task, SIGTERM).await?;
-    let request = WaitRequest {
-        id: task.id.clone(),
-        ..WaitRequest::default()
-    };
+    task.init().kill(SIGTERM).await?;
     // An owner that is gone meanwhile is what is waited for.
-    if timeout(limit, task.client.wait(Context::default(), &request))
-        .await
-        .is_err()
-    {
-        kill(task, SIGKILL).await?;
+    if timeout(limit, task.init().wait()).await.is_err() {
+        task.init().kill(SIGKILL).await?;
     }
     gone(&task.entry).await
 }
 
-async fn kill(task: &Task, signal: u32) -> Result<()> {
-    let request = KillRequest {
-        id: task.id.clone(),
-        signal,
-        ..KillRequest::default()
+/// Ends a container that was never started, with which nothing is lost; with `force`, any.
+async fn end(entry: &Entry, force: bool) -> Result<()> {
+    let asked = async {
+        let task = Task::of(entry.clone())?;
+        let status = task.state().await?.status.enum_value_or_default();
+        Ok::<_, anyhow::Error>((task, status))
     };
-    told(task.client.kill(Context::default(), &request).await).map(drop)
+    match asked.await {
+        // Its owner is about to end too.
+        Ok((_, Status::STOPPED)) => Ok(()),
+        Ok((task, Status::CREATED)) => task.init().kill(SIGKILL).await,
+        Ok((task, _)) if force => task.init().kill(SIGKILL).await,
+        Ok((task, _)) => bail!("{} runs: stop it first, or use --force", task.id),
+        // An owner that is about to end does not answer any more.
+        Err(error) => ends(entry).await.then_some(()).ok_or(error),
+    }
 }
 
-async fn gone(entry: &Entry) -> Result<()> {
+/// Waits until everything that a container held was given back.
+pub(super) async fn gone(entry: &Entry) -> Result<()> {
+    match within(entry, END_LIMIT).await {
+        true => Ok(()),
+        false => bail!("{} has ended, but its owner has not", entry.id()),
+    }
+}
+
+/// Whether an owner that does not answer is about to end, and has then ended.
+pub(super) async fn ends(entry: &Entry) -> bool {
+    within(entry, ENDING_LIMIT).await
+}
+
+/// Whether the owner is gone within this time.
+async fn within(entry: &Entry, limit: Duration) -> bool {
     let ended = async {
         while entry.is_alive() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    match timeout(END_LIMIT, ended).await {
-        Ok(()) => Ok(()),
-        Err(_) => bail!("{} has ended, but its owner has not", entry.id()),
-    }
+    timeout(limit, ended).await.is_ok()
 }
 
 pub(super) async fn remove(root: &Root, args: &RmArgs) -> Result<()> {
@@ -62,11 +74,7 @@ pub(super) async fn remove(root: &Root, args: &RmArgs) -> Result<()> {
         let removed = async {
             let entry = root.entry(id)?;
             if entry.is_alive() {
-                if !args.force {
-                    bail!("{id} runs: stop it first, or use --force");
-                }
-                let task = Task::of(entry.clone())?;
-                kill(&task, SIGKILL).await?;
+                end(&entry, args.force).await?;
                 gone(&entry).await?;
             }
             // Its owner may have removed it itself.

@@ -6,22 +6,28 @@ use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use cofferdam_owner::control;
 use cofferdam_plan::Spec;
+use cofferdam_pod::{ProcessName, Status, Streams};
 use cofferdam_task::{Owner, OwnerFailure, Service, Up};
 use containerd_shim::protos::{api::Mount, ttrpc::r#async::Server};
 
 use super::SOCKET;
+use crate::streams::Pending;
 
 /// The owner: its container was made by the command, and the VM ends with it.
-struct RunOwner(Up);
+struct RunOwner {
+    up: Up,
+    /// Where somebody else is to start the container: the streams it is started with.
+    pending: Option<Pending>,
+}
 
 #[async_trait]
 impl Owner for RunOwner {
     async fn up(&self) -> Result<Up, OwnerFailure> {
-        Ok(self.0.clone())
+        Ok(self.up.clone())
     }
 
     fn there(&self) -> Option<Up> {
-        Some(self.0.clone())
+        Some(self.up.clone())
     }
 
     fn prepare(&self, _: &Path, _: &[Mount]) -> Result<Spec, OwnerFailure> {
@@ -35,15 +41,22 @@ impl Owner for RunOwner {
         Ok(())
     }
 
+    fn streams(&self, name: &ProcessName) -> Option<Streams> {
+        let fresh = |status| matches!(status, Status::Created);
+        let created = self.up.pod.state(name).is_ok_and(|state| fresh(state.status));
+        let pending = self.pending.as_ref().filter(|_| created && name.exec.is_none());
+        pending.and_then(Pending::take)
+    }
+
     async fn shut_down(&self) -> Result<(), OwnerFailure> {
         Err("it ends with its container: kill that".into())
     }
 }
 
 /// Answers until dropped.
-pub(crate) async fn serve(dir: &Path, up: Up) -> Result<Server> {
+pub(crate) async fn serve(dir: &Path, up: Up, pending: Option<Pending>) -> Result<Server> {
     let listener = control::bind(dir, SOCKET).context("opening the task API's socket")?;
-    let service = Arc::new(Service::new(RunOwner(up)));
+    let service = Arc::new(Service::new(RunOwner { up, pending }));
     cofferdam_task::serve(listener, service)
         .await
         .context("serving the task API")

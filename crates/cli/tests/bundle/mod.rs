@@ -145,6 +145,11 @@ impl Bundle {
 
     /// The command that runs it, spec written.
     pub(crate) fn command(&self) -> Command {
+        self.command_of("run")
+    }
+
+    /// The command `run`, or another one that takes what it takes; its spec is written.
+    pub(crate) fn command_of(&self, subcommand: &str) -> Command {
         fs::write(
             self.path("config.json"),
             serde_json::to_vec_pretty(&self.spec).unwrap(),
@@ -152,7 +157,7 @@ impl Bundle {
         .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
         command
-            .arg("run")
+            .arg(subcommand)
             .arg("--bundle")
             .arg(self.dir.path())
             .arg("--boot-dir")

@@ -1,19 +1,21 @@
-//! `cofferdam run`: one container in a VM of its own, in the foreground.
+//! `cofferdam run` and `cofferdam create`: one container in a VM of its own, in the foreground or detached.
 //!
 //! Everything that was taken is given back on every way out; what could not be is said, and makes the command fail.
 
+mod container;
+
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
-use cofferdam_container::{RunError, Stdio, facts::planned, left_behind};
+use cofferdam_container::{RunError, facts::planned};
 use cofferdam_owner::{Ended, Isolation, Owned, OwnerError, Root};
 use cofferdam_plan::{Plan, PlanRequest, Spec};
-use cofferdam_pod::{Endpoints, Exit as ProcessExit, NewContainer, Pod, PodError, ProcessName};
+use cofferdam_pod::{Pod, PodError};
 use cofferdam_qemu::{BootFiles, QemuBackend, QemuConfig};
 use cofferdam_task::Up;
 use cofferdam_vm::{BootOptions, UtilityVm};
@@ -21,15 +23,14 @@ use containerd_shim::protos::ttrpc::r#async::Server;
 
 use crate::{
     args::{self, NetworkKind, RunArgs, VmArgs},
-    detached,
     exit::Exit,
     log_file::LogFile,
     network::VmNetwork,
     owned::{self, ServerTask, VmOwner},
     run_image::Subject,
-    signals::{Event, Signals},
+    signals::Signals,
+    streams::{self, Copying, Pending},
     task,
-    terminal::{self, RawTerminal},
     timings::Timings,
 };
 
@@ -37,6 +38,8 @@ use crate::{
 enum Stopped {
     /// cofferdam failed.
     Failed(anyhow::Error),
+    /// The VM or its agent went away while the container was there.
+    Lost(anyhow::Error),
     /// The container's program could not be started.
     NotStarted(PodError),
     /// The user asked to end before there was a container.
@@ -64,22 +67,39 @@ impl From<anyhow::Error> for Stopped {
     }
 }
 
+/// How the container is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The command is there until it has ended.
+    Foreground,
+    /// It is started, and left to its owner.
+    Detached,
+    /// It is left to its owner, who waits for somebody to start it.
+    Held,
+}
+
 /// Runs the command.
-pub(crate) async fn execute(root: &Root, args: &RunArgs, subject: Subject) -> Exit {
+pub(crate) async fn execute(root: &Root, args: &RunArgs, mode: Mode, subject: Subject) -> Exit {
     let mut timings = Timings::start();
-    let ended = run(root, args, subject, &mut timings).await;
+    let ended = run(root, args, mode, subject, &mut timings).await;
     if args.vm.timings {
         eprint!("{timings}");
     }
     match ended {
         Ok(status) => Exit::container(status),
-        Err(Stopped::Failed(error)) => Exit::failed(format!("{error:#}")),
+        Err(Stopped::Failed(error) | Stopped::Lost(error)) => Exit::failed(format!("{error:#}")),
         Err(Stopped::NotStarted(error)) => Exit::not_started(error),
         Err(Stopped::Interrupted(signal)) => Exit::signalled(signal),
     }
 }
 
-async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timings) -> Result<u8, Stopped> {
+async fn run(
+    root: &Root,
+    args: &RunArgs,
+    mode: Mode,
+    subject: Subject,
+    timings: &mut Timings,
+) -> Result<u8, Stopped> {
     let mut signals = Signals::watch().context("watching for signals")?;
     let bundle = std::path::absolute(subject.dir()).context("resolving the bundle's path")?;
     // Refusals come before the VM is started, and before anything is taken where that can be.
@@ -101,6 +121,7 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
     // Not where it is to outlive its owner.
     config.runtime_dir = owned.place_for_sockets().filter(|_| !args.vm.keep_on_failure);
+    let dir = owned.dir().to_owned();
     let made = match early {
         Some(spec) => Ok(spec),
         None => subject.make(&mut owned).and_then(|()| checked()),
@@ -111,41 +132,54 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
                 id: &subject.id,
                 spec: &spec,
                 bundle: &bundle,
-                interactive: subject.interactive,
+                interactive: match mode {
+                    Mode::Foreground => subject.interactive,
+                    Mode::Detached | Mode::Held => args.interactive,
+                },
                 network: &network,
-                log: args.detach.then(|| owned.dir().to_owned()),
+                detached: (mode != Mode::Foreground).then_some(Detached {
+                    dir: &dir,
+                    held: mode == Mode::Held,
+                    log_bytes: args.log_max_size,
+                }),
             };
             owned_run(args, wanted, config, &mut owned, &mut signals, timings).await
         }
         Err(error) => Err(Stopped::Failed(error)),
     };
     // A record that stays leads whoever repairs to what could not be removed.
-    let status = ended
-        .as_ref()
-        .ok()
-        .copied()
-        .filter(|_| args.detach && !args.image.rm);
+    let kept = (mode != Mode::Foreground && !args.image.rm)
+        .then(|| kept(&ended))
+        .flatten();
     let closed = network
         .close()
         .and_then(|()| subject.remove())
-        .and_then(|()| match status {
-            Some(status) => Ok(owned.keep(ended_now(status))?),
+        .and_then(|()| match kept {
+            Some(kept) => Ok(owned.keep(&kept)?),
             None => Ok(owned.close()?),
         });
     match (ended, closed) {
-        (Err(Stopped::Failed(first)), Err(second)) => {
+        (Err(Stopped::Failed(first) | Stopped::Lost(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
         }
         (ended, closed) => ended.and_then(|status| closed.map(|()| status).map_err(Stopped::Failed)),
     }
 }
 
-fn ended_now(status: u8) -> Ended {
+/// What is told of a container afterwards; nothing of one that never was.
+fn kept(ended: &Result<u8, Stopped>) -> Option<Ended> {
+    let (status, reason) = match ended {
+        Ok(status) => (*status, None),
+        // As if it had been killed, which in a way it was.
+        Err(Stopped::Lost(error)) => (128 + 9, Some(format!("{error:#}"))),
+        Err(_) => return None,
+    };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ended {
+    Some(Ended {
         status,
         at_s: since.as_secs(),
-    }
+        reason,
+    })
 }
 
 /// The container that is wanted.
@@ -156,8 +190,18 @@ struct Wanted<'a> {
     /// Whether it reads our standard input.
     interactive: bool,
     network: &'a VmNetwork,
-    /// The directory of the log that its output goes to, instead of our own.
-    log: Option<PathBuf>,
+    /// Where it does not have the command's own streams.
+    detached: Option<Detached<'a>>,
+}
+
+/// A container that outlives its command.
+struct Detached<'a> {
+    /// Its owner's directory.
+    dir: &'a Path,
+    /// Whether it waits for somebody to start it.
+    held: bool,
+    /// What its log takes at most.
+    log_bytes: u64,
 }
 
 /// From a record that names us to a VM that is gone.
@@ -193,11 +237,11 @@ async fn owned_run(
         }
     };
     timings.booted(vm.times());
-    let ended = match answering(owned, &backend, &vm).await {
+    let ended = match answering(owned, &backend, &vm, &wanted).await {
         Ok(answering) => match wanted.network.configure(&vm).await {
             Ok(()) => {
                 timings.reached("network");
-                in_vm(&wanted, &answering, signals, timings).await
+                container::in_vm(&wanted, answering, signals, timings).await
             }
             Err(error) => Err(Stopped::Failed(error)),
         },
@@ -215,27 +259,44 @@ async fn owned_run(
 
 /// What answers whoever asks, until it is dropped.
 struct Answering {
-    owner: Arc<VmOwner>,
     pod: Arc<Pod>,
+    /// The streams of a container that was not started yet, and is detached.
+    pending: Pending,
+    /// Its output, on its way.
+    copying: Option<Copying>,
     _control: ServerTask,
     _tasks: Server,
 }
 
 /// Notes the VM's process, and answers whoever asks about it.
-async fn answering(owned: &mut Owned, backend: &QemuBackend, vm: &Arc<UtilityVm>) -> Result<Answering> {
+async fn answering(
+    owned: &mut Owned,
+    backend: &QemuBackend,
+    vm: &Arc<UtilityVm>,
+    wanted: &Wanted<'_>,
+) -> Result<Answering> {
     owned.note_hypervisor(backend.process_id())?;
-    let owner = Arc::new(VmOwner::new(vm.clone()));
     // Nobody listens to its events yet.
     let (pod, _events) = Pod::new(vm.clone());
+    let (mut shared, mut copying, pending) = (None, None, Pending::default());
+    if let Some(detached) = &wanted.detached {
+        let log = LogFile::open(detached.dir, detached.log_bytes).context("making the log")?;
+        let made = streams::shared(&log, wanted.interactive);
+        (shared, copying) = (Some(made.shared), Some(made.copying));
+        pending.put(made.streams);
+    }
+    let held = wanted.detached.as_ref().is_some_and(|detached| detached.held);
     let up = Up {
         pod: pod.clone(),
         hypervisor: backend.process_id().unwrap_or_default(),
     };
+    let owner = VmOwner::new(pod.clone(), wanted.id, shared);
     Ok(Answering {
-        _control: owned::serve(owned.dir(), owner.clone())?,
-        _tasks: task::serve(owned.dir(), up).await?,
-        owner,
+        _control: owned::serve(owned.dir(), Arc::new(owner))?,
+        _tasks: task::serve(owned.dir(), up, held.then(|| pending.clone())).await?,
         pod,
+        pending,
+        copying,
     })
 }
 
@@ -268,153 +329,9 @@ fn container_plan(spec: &Spec, bundle: &Path, container_root: &str) -> Result<Pl
     planned(request, &cofferdam_image::check).map_err(told)
 }
 
-/// Everything between a VM that answers and a VM that holds nothing.
-async fn in_vm(
-    wanted: &Wanted<'_>,
-    answering: &Answering,
-    signals: &mut Signals,
-    timings: &mut Timings,
-) -> Result<u8, Stopped> {
-    let pod = &answering.pod;
-    let new = NewContainer {
-        id: wanted.id,
-        spec: wanted.spec,
-        bundle: wanted.bundle,
-        endpoints: Endpoints {
-            terminal: wants_terminal(wanted.spec),
-            ..Endpoints::default()
-        },
-        check_image: &cofferdam_image::check,
-    };
-    tokio::select! {
-        created = pod.create(new) => created.map_err(Stopped::of)?,
-        signal = signals.interrupted() => return Err(Stopped::Interrupted(signal)),
-    }
-    timings.reached("created");
-    let name = ProcessName::init(wanted.id);
-    let ended = match container(pod, &name, &answering.owner, wanted, signals, timings).await {
-        Ok(exit) if exit.lost => Err(died(pod.vm()).await),
-        Ok(exit) => Ok(exit.status),
-        Err(stopped) => Err(stopped),
-    };
-    let released = release(pod, &name).await;
-    timings.reached("released");
-    match (ended, released) {
-        (Err(Stopped::Failed(first)), Err(second)) => {
-            Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
-        }
-        (ended, released) => ended.and_then(|status| released.map(|()| status).map_err(Stopped::Failed)),
-    }
-}
-
-fn wants_terminal(spec: &Spec) -> bool {
-    let wish = spec.document().pointer("/process/terminal");
-    wish.and_then(serde_json::Value::as_bool).unwrap_or(false)
-}
-
-/// What to say of a container whose VM or agent went away.
-async fn died(vm: &UtilityVm) -> Stopped {
-    Stopped::Failed(match vm.died().await {
-        Some(exit) => anyhow!("the utility VM died while the container was running: {exit}"),
-        None => anyhow!("the guest agent went away while the container was running"),
-    })
-}
-
 /// An error whose text holds its causes already.
 pub(crate) fn told(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
-}
-
-/// The container from its start to its exit.
-async fn container(
-    pod: &Pod,
-    name: &ProcessName,
-    owner: &VmOwner,
-    wanted: &Wanted<'_>,
-    signals: &mut Signals,
-    timings: &mut Timings,
-) -> Result<ProcessExit, Stopped> {
-    let has_terminal = wants_terminal(wanted.spec);
-    if let (true, Some((rows, columns))) = (has_terminal, terminal::size()) {
-        pod.resize(name, rows, columns).await.map_err(Stopped::of)?;
-    }
-    // Without a terminal of ours there is nothing to make raw, and nothing is lost if it cannot be.
-    let raw = (has_terminal && terminal::is_interactive()).then(RawTerminal::enter);
-    let mut log = wanted
-        .log
-        .as_deref()
-        .map(LogFile::open)
-        .transpose()
-        .context("making the log")?;
-    let stdio = match &mut log {
-        Some(log) => Stdio {
-            stdin: None,
-            stdout: Some(Box::new(log.stream("stdout"))),
-            stderr: Some(Box::new(log.stream("stderr"))),
-        },
-        None => Stdio {
-            stdin: wanted.interactive.then(|| Box::new(tokio::io::stdin()) as _),
-            stdout: Some(Box::new(tokio::io::stdout())),
-            stderr: Some(Box::new(tokio::io::stderr())),
-        },
-    };
-    pod.start_with(name, stdio).await.map_err(Stopped::of)?;
-    owner.runs(wanted.id, pod.mounts(wanted.id).map_err(Stopped::of)?);
-    timings.reached("started");
-    if log.is_some() {
-        detached::announce(wanted.id)?;
-    }
-    let exit = attended(pod, name, signals).await;
-    drop(raw);
-    if let Some(log) = log {
-        log.finish().await.context("writing the log")?;
-    }
-    timings.reached("exited");
-    exit.map_err(Stopped::of)
-}
-
-/// Waits for the container while passing signals and sizes on.
-async fn attended(pod: &Pod, name: &ProcessName, signals: &mut Signals) -> Result<ProcessExit, PodError> {
-    let waiting = pod.wait(name);
-    tokio::pin!(waiting);
-    loop {
-        let event = tokio::select! {
-            exit = &mut waiting => return exit,
-            event = signals.next() => event,
-        };
-        let passed_on = match event {
-            Event::Signal(number) => pod.kill(name, number, false).await,
-            Event::Resized => match terminal::size() {
-                Some((rows, columns)) => pod.resize(name, rows, columns).await,
-                None => Ok(()),
-            },
-        };
-        match passed_on {
-            // It ended at the same moment, or it has no terminal to be resized.
-            Ok(()) | Err(PodError::Finished(_) | PodError::NoTerminal(_)) => {}
-            Err(error) => tracing::warn!(%error, "not passed on to the container"),
-        }
-    }
-}
-
-/// Gives everything back and proves it.
-async fn release(pod: &Pod, name: &ProcessName) -> Result<()> {
-    pod.delete(name)
-        .await
-        .context("releasing what the container held")?;
-    let vm = pod.vm();
-    if vm.is_gone().await {
-        return Ok(());
-    }
-    let left = left_behind(vm)
-        .await
-        .map_err(told)
-        .context("asking what is left in the VM")?;
-    if left.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!("left behind: {}", left.join(", ")))
-    }
 }
 
 /// With --keep-on-failure, holds the VM until the user has seen enough.

@@ -1,0 +1,144 @@
+//! `cofferdam attach` and `cofferdam start`: a detached container's streams, for as long as somebody wants them.
+
+use anyhow::{Context as _, Result, bail};
+use cofferdam_owner::control::{self, Attached, Attachment, Question};
+use containerd_shim::api::Status;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::unix::pipe,
+    task::JoinHandle,
+};
+
+use super::{
+    client::{Task, told},
+    detach_keys::DetachKeys,
+    pipes::{CHUNK_BYTES, Output, Pipes},
+    remove,
+};
+use crate::{
+    signals::{Event, Signals},
+    terminal::{self, RawTerminal},
+};
+
+/// How somebody attaches.
+pub(super) struct Wishes {
+    /// Whether our standard input is the container's.
+    pub(super) input: bool,
+    /// Whether signals are passed on; otherwise they end the command only.
+    pub(super) signals: bool,
+    pub(super) keys: DetachKeys,
+    /// Whether the container is to be started then.
+    pub(super) start: bool,
+}
+
+/// How our input ended.
+enum Typed {
+    /// There is no more.
+    End,
+    /// The keys were pressed that let go.
+    Detached,
+}
+
+/// Attaches until the container has ended, and returns its status; 0 where the keys let go of it.
+pub(super) async fn attach(task: &Task, wishes: Wishes) -> Result<u8> {
+    let mut signals = Signals::watch().context("watching for signals")?;
+    let state = task.state().await?;
+    let (id, init) = (&task.id, task.init());
+    match state.status.enum_value_or_default() {
+        Status::STOPPED => bail!("{id} has ended"),
+        Status::CREATED if !wishes.start => bail!("{id} was not started: cofferdam start --attach {id}"),
+        _ => {}
+    }
+    let pipes = Pipes::make(task.entry.dir(), wishes.input, !state.terminal)?;
+    // Open before anything is written, so that nothing is lost of it.
+    let outputs = pipes.outputs()?;
+    let stdin = pipes.stdin.as_deref();
+    // Both ways: there is nobody yet who reads it.
+    let fifo = stdin
+        .map(|path| pipe::OpenOptions::new().read_write(true).open_sender(path))
+        .transpose()
+        .context("opening the input")?;
+    let question = Question::Attach(Attachment {
+        stdin: pipes.stdin.clone(),
+        stdout: pipes.stdout.clone(),
+        stderr: pipes.stderr.clone(),
+    });
+    let attached: Attached = control::ask(task.entry.dir(), &question)?;
+    let outputs: Vec<_> = outputs.into_iter().map(Output::copied).collect();
+    let raw = (state.terminal && terminal::is_interactive()).then(RawTerminal::enter);
+    if state.terminal {
+        init.resize().await;
+    }
+    if wishes.start {
+        init.start().await?;
+    }
+    let typing = raw.is_some();
+    let mut input = fifo
+        .filter(|_| attached.input)
+        .map(|fifo| tokio::spawn(typed(fifo, typing.then_some(wishes.keys))));
+    let waiting = init.wait();
+    tokio::pin!(waiting);
+    let exit = loop {
+        tokio::select! {
+            exit = &mut waiting => break exit,
+            how = finished(&mut input) => match how {
+                Typed::Detached => return Ok(0),
+                // A terminal has no end to pass on.
+                Typed::End if state.terminal => {}
+                Typed::End => init.close_input().await?,
+            },
+            event = signals.next() => match event {
+                Event::Resized => init.resize().await,
+                Event::Signal(number) if wishes.signals => init.pass_on(number).await,
+                Event::Signal(number) => return Ok(128 + u8::try_from(number).unwrap_or(0)),
+            },
+        }
+    };
+    if let Some(input) = input {
+        input.abort();
+    }
+    for output in outputs {
+        // Each ends when the owner has handed over what there was.
+        output.await.context("copying output")??;
+    }
+    drop(raw);
+    remove::gone(&task.entry).await?;
+    match (exit, task.entry.ended()) {
+        (Ok(exit), _) => Ok(u8::try_from(exit.exit_status).unwrap_or(u8::MAX)),
+        // The owner was gone before it could answer.
+        (Err(_), Some(ended)) => Ok(ended.status),
+        (Err(error), None) => told(Err(error)),
+    }
+}
+
+/// Passes our input on. With `keys` it is typed, and they end it.
+async fn typed(mut fifo: pipe::Sender, keys: Option<DetachKeys>) -> Typed {
+    let mut watch = keys.map(DetachKeys::watch);
+    let mut stdin = tokio::io::stdin();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let length = stdin.read(&mut chunk).await.unwrap_or(0);
+        let (passed, detached) = match &mut watch {
+            Some(watch) => watch.pass(&chunk[..length]),
+            None => (chunk[..length].to_vec(), false),
+        };
+        // Whether the container still reads is its business.
+        let written = fifo.write_all(&passed).await;
+        if detached {
+            return Typed::Detached;
+        }
+        if length == 0 || written.is_err() {
+            return Typed::End;
+        }
+    }
+}
+
+/// Waits until our input has ended, once; for ever where there is none.
+async fn finished(input: &mut Option<JoinHandle<Typed>>) -> Typed {
+    let Some(typing) = input else {
+        return std::future::pending().await;
+    };
+    let how = typing.await.unwrap_or(Typed::End);
+    *input = None;
+    how
+}
