@@ -61,7 +61,7 @@ impl Pod {
         &self.vm
     }
 
-    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Container>>>> {
+    pub(crate) fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Container>>>> {
         // Each entry is replaced as a whole.
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
