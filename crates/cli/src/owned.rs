@@ -9,6 +9,7 @@ use cofferdam_ledger::{
     address::ScsiAddress,
     request::{GuestRequest, HostRequest, ShareId},
 };
+use cofferdam_observe::inspect;
 use cofferdam_owner::{
     audit::{Difference, GuestMount, Problem, Thing, compare},
     control::{self, Answers, Attached, Attachment, Question},
@@ -275,6 +276,7 @@ impl Answers for VmOwner {
             Question::MountRemove { destination } => {
                 self.remove_mount(&destination).await.map(serde_json::to_value)
             }
+            Question::Inspect => Ok(serde_json::to_value(inspect(&self.pod).await)),
             Question::MountList => self.list_mounts().map(serde_json::to_value),
             Question::Attach(attachment) => self.attach(&attachment).map(serde_json::to_value),
         };
