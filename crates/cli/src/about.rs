@@ -1,13 +1,13 @@
 //! What is written down of a container for those who ask: its image, its network, its spec's words, and since when it is
 //! there.
 
-use std::{collections::BTreeMap, path::Path, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
 use cofferdam_observe::{Events, rfc3339};
 use cofferdam_owner::{About, Entry, Owned};
 use cofferdam_plan::Spec;
-use cofferdam_pod::Event;
+use cofferdam_pod::{Event, Pod};
 use cofferdam_protocol::settings::Network;
 use cofferdam_qemu::{Nic, NicLink};
 use serde_json::{Value, json};
@@ -59,10 +59,10 @@ pub(crate) struct Followed {
 
 impl Followed {
     /// Opens the socket for those who listen.
-    pub(crate) fn serve(owned: &Owned, events: UnboundedReceiver<Event>) -> Result<Self> {
+    pub(crate) fn serve(owned: &Owned, pod: &Arc<Pod>, events: UnboundedReceiver<Event>) -> Result<Self> {
         let (events, passed_on) =
             Events::pass_on(owned.dir(), events).context("opening the socket for events")?;
-        let noting = tokio::spawn(follow(owned.entry(), passed_on));
+        let noting = tokio::spawn(follow(owned.entry(), pod.clone(), passed_on));
         Ok(Self { events, noting })
     }
 
@@ -75,16 +75,18 @@ impl Followed {
 }
 
 /// Notes since when the owner's container is there, and since when it runs.
-async fn follow(entry: Entry, mut events: UnboundedReceiver<Event>) {
+async fn follow(entry: Entry, pod: Arc<Pod>, mut events: UnboundedReceiver<Event>) {
     let id = entry.id();
     while let Some(event) = events.recv().await {
-        let mut about = entry.about().unwrap_or_default();
-        let now = Some(rfc3339(SystemTime::now()));
-        match event {
-            Event::Created { container, .. } if container == id => about.created_at = now,
-            Event::Started { name } if name.exec.is_none() && name.container == id => about.started_at = now,
-            _ => continue,
+        if !matches!(event, Event::Created { .. } | Event::Started { .. }) {
+            continue;
         }
+        let Some(own) = pod.inspect().into_iter().find(|container| container.id == id) else {
+            continue;
+        };
+        let mut about = entry.about().unwrap_or_default();
+        about.created_at = Some(rfc3339(own.created_at));
+        about.started_at = own.init.started_at.map(rfc3339);
         // It is for those who come later; the container is none the worse for it.
         if let Err(error) = about.write(entry.dir()) {
             tracing::warn!(%error, "noting what is known of {id}");

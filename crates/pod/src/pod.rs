@@ -155,6 +155,7 @@ impl Pod {
         if name.exec.is_none() {
             self.watch_memory(&name.container, &live.handle());
         }
+        process.has_started();
         self.tell(Event::Started { name: name.clone() });
         let (events, ended) = (self.events.clone(), name.clone());
         process.runs(live, gate, patience, move |exit| {

@@ -211,6 +211,11 @@ impl Process {
         *self.status.borrow()
     }
 
+    /// It has just begun to run, which it does once only.
+    pub(crate) fn has_started(&self) {
+        let _ = self.started.set(SystemTime::now());
+    }
+
     /// When it began to run, if it ever has.
     pub(crate) fn started_at(&self) -> Option<SystemTime> {
         self.started.get().copied()
@@ -251,8 +256,6 @@ impl Process {
         let mut parts = self.parts();
         parts.handle = Some(live.handle());
         parts.gate = Some(gate);
-        // It runs once only.
-        let _ = self.started.set(SystemTime::now());
         self.status.send_replace(Status::Running);
         let process = self.clone();
         parts.attending = Some(tokio::spawn(async move {

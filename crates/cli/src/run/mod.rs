@@ -308,10 +308,10 @@ async fn answering(
     Ok(Answering {
         _control: owned::serve(owned.dir(), Arc::new(owner))?,
         _tasks: task::serve(owned.dir(), up, held.then(|| pending.clone())).await?,
-        pod,
         pending,
         copying,
-        events: Some(Followed::serve(owned, events)?),
+        events: Some(Followed::serve(owned, &pod, events)?),
+        pod,
     })
 }
 
