@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use cofferdam_pod::{Event, Exit, ProcessName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 /// The types of events.
 pub mod types {
@@ -123,9 +123,29 @@ fn members(object: Value) -> Map<String, Value> {
     }
 }
 
-/// A moment as RFC 3339 has it, in UTC.
+/// A moment as RFC 3339 has it, in UTC and to the nanosecond: all of them are of one length, and sort as text.
 #[must_use]
 pub fn rfc3339(at: SystemTime) -> String {
-    // It fails for years above 9999 only.
-    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
+    let at = OffsetDateTime::from(at);
+    let (hour, minute, second, nanosecond) = at.to_hms_nano();
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{nanosecond:09}Z", at.date())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use time::format_description::well_known::Rfc3339;
+
+    use super::*;
+
+    #[test]
+    fn a_moment_is_as_long_as_any_other_and_is_understood_by_others() {
+        for nanoseconds in [0, 1, 1_700_000_000_120_000_000, 951_782_400_000_000_000] {
+            let text = rfc3339(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds));
+            assert_eq!(text.len(), "2026-01-31T12:00:00.123456789Z".len(), "{text}");
+            let read = OffsetDateTime::parse(&text, &Rfc3339).unwrap();
+            assert_eq!(read.unix_timestamp_nanos(), i128::from(nanoseconds));
+        }
+    }
 }
