@@ -1,4 +1,4 @@
-//! [`Question::Inspect`] answered, in front of whoever answers the rest.
+//! An owner that is looked at and checked, and whose containers are managed elsewhere.
 
 use std::sync::Arc;
 
@@ -7,42 +7,33 @@ use cofferdam_owner::control::{Answers, Question};
 use cofferdam_pod::Pod;
 use serde_json::Value;
 
-use crate::inspect;
+use crate::{check, inspect};
 
-/// Answers an inspection of this pod itself, and leaves every other question to `A`.
-pub struct Inspecting<A> {
+/// Answers [`Question::Inspect`] and [`Question::Check`] about a pod, and refuses what would change it.
+pub struct LookedAt {
     pod: Arc<Pod>,
-    others: A,
+    refusal: &'static str,
 }
 
-impl<A> Inspecting<A> {
-    /// For this pod.
-    pub fn new(pod: Arc<Pod>, others: A) -> Self {
-        Self { pod, others }
+impl LookedAt {
+    /// For this pod. `refusal` says who changes it.
+    #[must_use]
+    pub fn new(pod: Arc<Pod>, refusal: &'static str) -> Self {
+        Self { pod, refusal }
     }
 }
 
 #[async_trait]
-impl<A: Answers> Answers for Inspecting<A> {
+impl Answers for LookedAt {
     async fn answer(&self, question: Question) -> Result<Value, String> {
-        match question {
-            Question::Inspect => {
-                serde_json::to_value(inspect(&self.pod).await).map_err(|error| error.to_string())
+        let answered = match question {
+            Question::Inspect => serde_json::to_value(inspect(&self.pod).await),
+            Question::Check { repair } => {
+                let checked = check(self.pod.vm(), repair).await;
+                serde_json::to_value(checked.map_err(|error| error.to_string())?)
             }
-            other => self.others.answer(other).await,
-        }
-    }
-}
-
-/// Refuses every question, with where to put it instead: for an owner whose containers are managed over another API.
-pub struct OnlyInspected(
-    /// The refusal.
-    pub &'static str,
-);
-
-#[async_trait]
-impl Answers for OnlyInspected {
-    async fn answer(&self, _: Question) -> Result<Value, String> {
-        Err(self.0.to_owned())
+            _ => return Err(self.refusal.to_owned()),
+        };
+        answered.map_err(|error| error.to_string())
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use cofferdam_backend::fake::{FakeBackend, FakeOptions, FakeProgram, ProgramFor};
-use cofferdam_observe::{Inspecting, Machine, OnlyInspected};
+use cofferdam_observe::{CheckReport, LookedAt, Machine};
 use cofferdam_owner::control::{self, Question};
 use cofferdam_plan::{Mount, Spec};
 use cofferdam_pod::{Endpoints, NewContainer, Pod, ProcessName};
@@ -89,7 +89,7 @@ async fn every_device_names_everybody_who_holds_it() {
     let dir = base.path().join("t");
     fs::create_dir(&dir).unwrap();
     files(&dir);
-    let answers = Inspecting::new(pod.clone(), OnlyInspected("not here"));
+    let answers = LookedAt::new(pod.clone(), "not here");
     let server = tokio::spawn(control::serve(control::listen(&dir).unwrap(), Arc::new(answers)));
     let ask = async |question: Question| {
         let dir = dir.clone();
@@ -166,6 +166,12 @@ async fn every_device_names_everybody_who_holds_it() {
         ("1.0.2", "blue")
     );
     assert!(web.init.started_at.as_ref() >= Some(&web.created_at));
+
+    let checked = ask(Question::Check { repair: false }).await.unwrap();
+    assert_eq!(
+        serde_json::from_value::<CheckReport>(checked).unwrap(),
+        CheckReport::default()
+    );
 
     // One of two holders leaves: the other's name stays.
     let name = ProcessName::init("web");
