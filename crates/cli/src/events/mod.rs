@@ -3,7 +3,10 @@
 mod owners;
 mod wishes;
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use cofferdam_observe::Told;
@@ -16,7 +19,7 @@ use tokio::{
 };
 
 use self::{
-    owners::{News, Owners},
+    owners::Owners,
     wishes::{Wishes, at},
 };
 use crate::{
@@ -26,6 +29,8 @@ use crate::{
 
 /// Between two looks for owners that have come or gone.
 const PAUSE: Duration = Duration::from_millis(100);
+/// For the owners that are there to tell what was before.
+const PAST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the command until it is interrupted, or nobody reads on.
 pub(crate) fn execute(root: &Root, args: &EventsArgs) -> Exit {
@@ -60,29 +65,26 @@ async fn follow(root: &Root, wishes: &Wishes, format: Format) {
     let mut owners = Owners::new(root.clone(), said);
     let mut looks = interval(PAUSE);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What several owners told before is shown in one order, once all of them have told it.
+    let mut past = Vec::new();
+    let mut until = Some(Instant::now() + PAST_LIMIT);
     loop {
         let told = tokio::select! {
             biased;
-            Some((owner, news)) = news.recv() => match news {
-                News::Told(told) => vec![(owner, told)],
-                News::Missed(events) => {
-                    tracing::warn!("{owner}: {events} events were missed, and nobody keeps them any more");
-                    continue;
-                }
-                News::Silent(heard) => {
-                    owners.silent(&owner, heard);
-                    continue;
-                }
-            },
-            _ = looks.tick() => {
-                let mut past = owners.look().await;
-                // Of several owners, in one order.
-                past.sort_by_key(|(_, told)| at(told));
-                past
+            Some((owner, news)) = news.recv() => {
+                let told = owners.note(&owner, news);
+                told.into_iter().map(|told| (owner.clone(), told)).collect()
             }
+            _ = looks.tick() => owners.look(),
         };
-        for (owner, told) in told {
-            owners.note(&owner, &told);
+        past.extend(told);
+        if until.is_some_and(|until| owners.awaits() && Instant::now() < until) {
+            continue;
+        }
+        if until.take().is_some() {
+            past.sort_by_key(|(_, told)| at(told));
+        }
+        for (owner, told) in past.drain(..) {
             if wishes.want(&owner, &told) && !show(&told, format) {
                 return;
             }
