@@ -264,13 +264,19 @@ fn an_owner_that_is_killed_is_told_as_lost_and_shown_as_dead() {
 fn the_state_of_a_container_goes_through_its_life() {
     let bundle = Bundle::with_layers("while test ! -e /go; do sleep 0.1; done; exit 5")
         .set("annotations", json!({ "team": "blue" }));
-    let mut command = bundle.command();
-    command
-        .env("COFFERDAM_ROOT", bundle.path("owners"))
-        .args(["--detach", ID]);
+    let mut command = bundle.command_of("create");
+    command.env("COFFERDAM_ROOT", bundle.path("owners")).arg(ID);
     output_of(&command.output().unwrap(), 0);
     let state = || document(&bundle, &["state", ID]);
+    let created = state();
+    assert_eq!(created["status"], "created");
+    assert!(document(&bundle, &["inspect", ID])[0]["startedAt"].is_null());
+    output_of(&did(&bundle, &["start", ID]), 0);
     let running = state();
+    assert_eq!(
+        (&running["created"], &running["pid"]),
+        (&created["created"], &created["pid"])
+    );
     assert_eq!(
         (&running["id"], &running["status"]),
         (&json!(ID), &json!("running"))

@@ -107,6 +107,7 @@ impl Inspected {
         if let Some(ended) = entry.ended() {
             inspected.status = "stopped".to_owned();
             inspected.exit_status = Some(ended.status);
+            inspected.note = ended.reason;
             let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(ended.at_s);
             inspected.finished_at = Some(rfc3339(at));
         } else if !is_alive {
@@ -144,8 +145,13 @@ impl Inspected {
         let machine = match answer {
             Ok(machine) => machine,
             Err(error) => {
-                self.status = "starting".to_owned();
-                self.note = Some(format!("{error}: it may have no VM yet"));
+                // What was started and is not to be asked any more has ended.
+                let (status, why) = match self.started_at {
+                    None => ("starting", "it may have no VM yet"),
+                    Some(_) => ("stopped", "its VM may be gone already"),
+                };
+                self.status = status.to_owned();
+                self.note = Some(format!("{error}: {why}"));
                 return;
             }
         };
