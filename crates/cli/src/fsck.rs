@@ -12,6 +12,7 @@ use anyhow::Result;
 use cofferdam_explain::columns;
 use cofferdam_host::{Leftover, Owner};
 use cofferdam_journal::Replay;
+use cofferdam_observe::{CheckReport, FoundLine};
 use cofferdam_owner::{
     Entry, Isolation, Root,
     audit::Problem,
@@ -23,7 +24,6 @@ use serde::Serialize;
 use crate::{
     args::{Format, FsckArgs},
     exit::Exit,
-    owned::{CheckReport, FoundLine},
 };
 
 /// What was found of one owner.

@@ -1,10 +1,13 @@
 //! The `cofferdam` command: runs containers in utility VMs and shows what they would take.
 
+mod about;
 mod args;
 mod detached;
+mod events;
 mod exit;
 mod fsck;
 mod image;
+mod inspect;
 mod layer;
 mod log_file;
 mod mount;
@@ -64,6 +67,9 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Stop(args) => task::stop(&root, &args),
         Command::Rm(args) => task::rm(&root, &args),
         Command::Ps(args) => task::ps(&root, &args),
+        Command::Inspect(args) => inspect::execute(&root, &args),
+        Command::State(args) => inspect::state(&root, &args),
+        Command::Events(args) => events::execute(&root, &args),
         Command::Stats(args) => task::stats(&root, &args),
     }
 }

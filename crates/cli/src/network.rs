@@ -47,7 +47,7 @@ pub(crate) struct VmNetwork {
     /// The adapters for QEMU.
     pub(crate) nics: Vec<Nic>,
     /// What the guest is told of each.
-    requests: Vec<Network>,
+    pub(crate) requests: Vec<Network>,
     taps: Vec<Tap>,
 }
 

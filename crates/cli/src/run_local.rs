@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::{
+    about,
     args::RunArgs,
     exit::Exit,
     run::told,
@@ -71,6 +72,10 @@ async fn run(root: &Root, args: &RunArgs, subject: Subject, timings: &mut Timing
             .make(&mut local.owned)
             .and_then(|()| local_plan(&subject.spec(&bundle)?, &bundle)),
     };
+    let made = made.and_then(|plan| {
+        about::note(local.owned.dir(), args, &subject.spec(&bundle)?, &bundle, None)?;
+        Ok(plan)
+    });
     let ended = match made {
         Ok(plan) => {
             warn_of_disks(&plan);

@@ -10,7 +10,11 @@ use cofferdam_plan::{DiskSource, Plan};
 use cofferdam_reserve::{ReserveRefusal, Reserved, reserve};
 use cofferdam_vm::{Driver, GuestError};
 
-use crate::{holding::Holding, hot_mount::Mounts};
+use crate::{
+    held::{self, Held},
+    holding::Holding,
+    hot_mount::Mounts,
+};
 
 /// What a lease stands for, in the user's terms. It begins every error about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +162,8 @@ impl fmt::Display for ReleaseError {
 #[must_use = "an allocation is released, or the VM holds it"]
 pub struct Allocation {
     holding: Holding,
+    /// What it got, in the order of allocation.
+    held: Arc<[Held]>,
     mounts: Arc<Mounts>,
 }
 
@@ -170,9 +176,17 @@ impl Allocation {
         let reserved = reserve(&mut driver.ledger(), plan)?;
         let holding = holding(driver.clone(), plan, reserved).acquired().await?;
         Ok(Self {
+            held: held::of_plan(holding.leases(), plan).into(),
             holding,
             mounts: Arc::new(Mounts::of(driver.clone(), plan)),
         })
+    }
+
+    /// What it was given for its spec: layers, topmost first, scratch, disks, shares, the overlay. Mounts that came later are
+    /// those of [`Mounts::held`].
+    #[must_use]
+    pub fn held(&self) -> &Arc<[Held]> {
+        &self.held
     }
 
     /// The mounts the container gets while it runs. They are released with everything else.

@@ -183,6 +183,11 @@ impl Holding {
         }
     }
 
+    /// Every lease that has not been given back, the devices in the order of allocation.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &(Lease, Subject)> {
+        self.devices.iter().chain(&self.on_top)
+    }
+
     pub(crate) fn is_released(&self) -> bool {
         self.on_top.is_none() && self.devices.is_empty()
     }

@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use crate::{
     allocate::{AllocateError, ReleaseError, Subject},
     facts::{self, ImageCheck},
+    held::{self, Held},
     holding::Holding,
 };
 
@@ -234,6 +235,16 @@ impl Mounts {
     pub fn list(&self) -> Vec<Mounted> {
         let state = self.lock();
         state.mounts.iter().map(|mount| mount.mounted.clone()).collect()
+    }
+
+    /// What they hold of the VM. One that is just being added or removed is not among them.
+    #[must_use]
+    pub fn held(&self) -> Vec<Held> {
+        let state = self.lock();
+        let of = |mount: &HotMount| {
+            held::added(mount.holding.leases(), &mount.mounted.destination).collect::<Vec<_>>()
+        };
+        state.mounts.iter().flat_map(of).collect()
     }
 
     /// Whether there is none, and none is on its way.

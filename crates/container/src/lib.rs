@@ -9,6 +9,7 @@ pub mod facts;
 mod allocate;
 mod control;
 mod exec;
+mod held;
 mod holding;
 mod hot_mount;
 mod leftovers;
@@ -20,6 +21,7 @@ pub use crate::{
     allocate::{AllocateError, Allocation, ReleaseError, Subject},
     control::{limit_pod, pod_stats},
     exec::Executed,
+    held::Held,
     hot_mount::{HotMount, HotMountError, Mounted, Mounts},
     leftovers::{LeftoversError, left_behind},
     lifecycle::{Created, Handle, RunError, Running, delete_state, read_spec},

@@ -52,6 +52,8 @@ pub enum Question {
     },
     /// All such mounts.
     MountList,
+    /// The containers, and who holds which device.
+    Inspect,
     /// Connect FIFOs to the container's streams.
     Attach(Attachment),
     /// Take such a mount away.
@@ -173,9 +175,14 @@ pub async fn serve(listener: UnixListener, owner: Arc<dyn Answers>) {
     }
 }
 
+/// Whether whoever has connected may ask: root, and the owner's own user.
+pub fn is_welcome(stream: &UnixStream) -> bool {
+    let caller = socket_peercred(stream).map(|caller| caller.uid);
+    caller.is_ok_and(|caller| caller.is_root() || caller == rustix::process::geteuid())
+}
+
 async fn one(stream: UnixStream, owner: &dyn Answers) -> io::Result<()> {
-    let caller = socket_peercred(&stream)?.uid;
-    if !caller.is_root() && caller != rustix::process::geteuid() {
+    if !is_welcome(&stream) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     let (input, mut output) = stream.into_split();

@@ -8,12 +8,14 @@
 //! | `owner.json` | who that is: [`Record`] |
 //! | `journal` | everything that was about to be taken: [`cofferdam_journal`] |
 //! | `ended.json` | how the container ended, where its record was kept: [`Ended`] |
+//! | `about.json` | what the container is: [`About`] |
 //! | `control.sock` | where the owner answers: [`control`] |
 //!
 //! [`Root::claim`] makes one, and [`Claim::close`] removes it once nothing is left; [`Owned`] is both for the process itself. [`Root::entries`] lists them all,
 //! living or not. [`remains`] finds and frees what a dead owner left; [`audit`] compares what a living one has on its
 //! three sides: ledger, host devices, guest mounts.
 
+mod about;
 pub mod audit;
 pub mod control;
 mod ended;
@@ -25,6 +27,7 @@ pub mod remains;
 mod root;
 
 pub use crate::{
+    about::About,
     ended::Ended,
     error::OwnerError,
     owned::Owned,

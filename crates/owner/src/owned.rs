@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cofferdam_journal::{Journal, Replay};
 
-use crate::{Claim, Ended, Isolation, OwnerError, ProcessId, Record, Root};
+use crate::{Claim, Ended, Entry, Isolation, OwnerError, ProcessId, Record, Root};
 
 /// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
 const MAX_OWNER_PATH: usize = 80;
@@ -45,6 +45,12 @@ impl Owned {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.claim.dir()
+    }
+
+    /// The same, as others see it.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        self.claim.entry()
     }
 
     /// Where the VM's own directory is to be made: in its owner's, so that it is found there from the moment it is made.

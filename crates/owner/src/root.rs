@@ -10,11 +10,12 @@ use std::{
 use cofferdam_journal::{Journal, JournalError, Replay};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Ended, OwnerError, Record};
+use crate::{About, Ended, OwnerError, Record};
 
 const LOCK: &str = "lock";
 const RECORD: &str = "owner.json";
 const JOURNAL: &str = "journal";
+pub(crate) const ABOUT: &str = "about.json";
 const ENDED: &str = "ended.json";
 /// The control socket.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -171,6 +172,14 @@ impl Claim {
         &self.dir
     }
 
+    /// Its directory, as others see it.
+    #[must_use]
+    pub(crate) fn entry(&self) -> Entry {
+        Entry {
+            dir: self.dir.clone(),
+        }
+    }
+
     /// Removes the directory: nothing is held any more.
     ///
     /// # Errors
@@ -189,7 +198,7 @@ impl Claim {
 }
 
 /// Writes a file anew, whole or not at all.
-fn write_json(dir: &Path, name: &str, content: &impl serde::Serialize) -> Result<(), OwnerError> {
+pub(crate) fn write_json(dir: &Path, name: &str, content: &impl serde::Serialize) -> Result<(), OwnerError> {
     let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
     let write = || {
         fs::write(&new, serde_json::to_vec_pretty(content)?)?;
@@ -259,8 +268,18 @@ impl Entry {
     /// How the container ended, where its owner kept the record.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
+        self.read_json(ENDED)
+    }
+
+    /// What the container is, where its owner has written it.
+    #[must_use]
+    pub fn about(&self) -> Option<About> {
+        self.read_json(ABOUT)
+    }
+
+    fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
         let mut text = String::new();
-        let file = File::open(self.dir.join(ENDED)).ok()?;
+        let file = File::open(self.dir.join(name)).ok()?;
         file.take(MAX_RECORD_BYTES).read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()
     }

@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
-use cofferdam_container::{Allocation, Created, Executed, Mounts, Stdio, delete_state, facts};
+use cofferdam_container::{Allocation, Created, Executed, Held, Mounts, Stdio, delete_state, facts};
 use cofferdam_plan::{PlanRequest, Spec};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
@@ -37,16 +38,23 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// What it is given while it runs.
     pub(crate) mounts: Arc<Mounts>,
+    /// What it got for its spec.
+    pub(crate) held: Arc<[Held]>,
+    /// Where it lives in the VM.
+    pub(crate) root: String,
+    /// Its spec, as it was written for the host.
+    pub(crate) spec: Spec,
+    pub(crate) created_at: SystemTime,
     vm: Arc<UtilityVm>,
     /// Until it is started.
     created: Mutex<Option<Created>>,
     execs: Mutex<BTreeMap<String, Exec>>,
     /// Held over I/O, by its only user: the deletion.
-    allocation: tokio::sync::Mutex<Held>,
+    allocation: tokio::sync::Mutex<Holding>,
 }
 
 /// What is to be given back.
-struct Held {
+struct Holding {
     allocation: Allocation,
     /// Whether the guest still has its state, which it forgets once.
     state: bool,
@@ -90,10 +98,14 @@ impl Container {
             bundle: new.bundle.to_owned(),
             init: Arc::new(Process::new(ProcessName::init(new.id), new.endpoints)),
             mounts: allocation.mounts().clone(),
+            held: allocation.held().clone(),
+            root,
+            spec: new.spec.clone(),
+            created_at: SystemTime::now(),
             vm: vm.clone(),
             created: Mutex::new(Some(created)),
             execs: Mutex::default(),
-            allocation: tokio::sync::Mutex::new(Held {
+            allocation: tokio::sync::Mutex::new(Holding {
                 allocation,
                 state: true,
             }),

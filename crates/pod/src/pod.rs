@@ -61,7 +61,7 @@ impl Pod {
         &self.vm
     }
 
-    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Container>>>> {
+    pub(crate) fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Container>>>> {
         // Each entry is replaced as a whole.
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,6 +155,7 @@ impl Pod {
         if name.exec.is_none() {
             self.watch_memory(&name.container, &live.handle());
         }
+        process.has_started();
         self.tell(Event::Started { name: name.clone() });
         let (events, ended) = (self.events.clone(), name.clone());
         process.runs(live, gate, patience, move |exit| {

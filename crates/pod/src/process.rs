@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -175,6 +175,7 @@ pub(crate) struct Process {
     pub(crate) name: ProcessName,
     pub(crate) endpoints: Endpoints,
     status: watch::Sender<Status>,
+    started: OnceLock<SystemTime>,
     parts: Mutex<Parts>,
     /// Its output is waited for no longer.
     cut_off: Notify,
@@ -195,6 +196,7 @@ impl Process {
             name,
             endpoints,
             status: watch::Sender::new(Status::Created),
+            started: OnceLock::new(),
             parts: Mutex::default(),
             cut_off: Notify::new(),
         }
@@ -207,6 +209,16 @@ impl Process {
 
     pub(crate) fn status(&self) -> Status {
         *self.status.borrow()
+    }
+
+    /// It has just begun to run, which it does once only.
+    pub(crate) fn has_started(&self) {
+        let _ = self.started.set(SystemTime::now());
+    }
+
+    /// When it began to run, if it ever has.
+    pub(crate) fn started_at(&self) -> Option<SystemTime> {
+        self.started.get().copied()
     }
 
     /// Moves from Created to Starting; only one caller can.

@@ -54,6 +54,11 @@ impl Machine {
         }
     }
 
+    /// The owner's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.owned.dir()
+    }
+
     /// The VM.
     pub(crate) fn vm(&self) -> &Arc<UtilityVm> {
         &self.vm

@@ -15,6 +15,7 @@ mod publish;
 mod rootfs;
 mod serve;
 mod start;
+mod watched;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use cofferdam_plan::Spec;
 use cofferdam_pod::Pod;
@@ -21,6 +21,7 @@ use crate::{
     address,
     machine::{self, Machine},
     publish, rootfs,
+    watched::Watched,
 };
 
 /// For the answer to a shutdown to leave before the process does.
@@ -42,7 +43,13 @@ pub(crate) struct ShimOwner {
 struct Vm {
     up: Up,
     /// Until it is shut down.
-    machine: Mutex<Option<Machine>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What ends with it.
+struct Running {
+    machine: Machine,
+    watched: Watched,
 }
 
 impl ShimOwner {
@@ -72,6 +79,15 @@ impl ShimOwner {
     async fn boot(&self) -> Result<Vm> {
         let machine = Machine::boot(&self.name, &self.bundle).await?;
         let (pod, events) = Pod::new(machine.vm().clone());
+        let served = Watched::serve(machine.dir(), &pod, events);
+        let (watched, events) = match served.context("opening the owner's sockets") {
+            Ok(served) => served,
+            Err(error) => {
+                // Its own error is the smaller one: the VM never was anybody's.
+                let _ = machine.end().await;
+                return Err(error);
+            }
+        };
         let hypervisor = machine.hypervisor();
         let publisher = self
             .publisher
@@ -84,7 +100,7 @@ impl ShimOwner {
         }
         Ok(Vm {
             up: Up { pod, hypervisor },
-            machine: Mutex::new(Some(machine)),
+            running: Mutex::new(Some(Running { machine, watched })),
         })
     }
 
@@ -94,9 +110,12 @@ impl ShimOwner {
         }
         // A boot under way is waited for: it is ended when it is whole.
         let Ok(vm) = self.vm().await else { return Ok(()) };
-        let machine = vm.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match machine {
-            Some(machine) => machine.end().await,
+        let running = vm.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match running {
+            Some(Running { machine, watched }) => {
+                watched.finish().await;
+                machine.end().await
+            }
             None => Ok(()),
         }
     }

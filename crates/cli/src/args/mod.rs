@@ -1,6 +1,7 @@
 //! The command line: what can be asked, with help and an example for each command.
 
 mod image;
+mod inspect;
 mod layer;
 mod mount;
 mod network;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     image::{ImageArgs, ImageCommand, ImportArgs, PullArgs, RegistryArgs, StoreArgs, VariantArgs},
+    inspect::{EventsArgs, InspectArgs, StateArgs},
     layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
     mount::{MountAddArgs, MountCommand},
     network::{NetworkArgs, NetworkKind},
@@ -157,6 +159,26 @@ pub(crate) enum Command {
         after_help = "Examples:\n  cofferdam ps\n  cofferdam ps --format json | jq '.[].id'"
     )]
     Ps(PsArgs),
+    /// Show all that is known of containers: states, processes, network, and who holds which device of the VM.
+    ///
+    /// The device map is the ledger of the process that owns the VM: each SCSI disk, persistent-memory device and share with
+    /// its path on the host, its mounts in the VM, and the containers that hold it, as layer, scratch, root or mount.
+    #[command(
+        after_help = "Examples:\n  cofferdam inspect web | jq '.[0].devices[] | {device, hostPath, heldBy}'\n  \
+                            cofferdam inspect --format table web"
+    )]
+    Inspect(InspectArgs),
+    /// Show a container's state as OCI runtimes do: the process is the hypervisor's, and 0 for one that has stopped.
+    #[command(after_help = "Example:\n  cofferdam state web | jq -r .status")]
+    State(StateArgs),
+    /// Show what happens to containers in utility VMs, as it happens, until interrupted.
+    ///
+    /// A delete says that everything was given back; lost, that an owner was killed before it could say that.
+    #[command(
+        after_help = "Examples:\n  cofferdam events\n  cofferdam events --since 10m --filter type=exit --filter type=oom\n  \
+                            cofferdam events web --format json | jq .attributes.exitStatus"
+    )]
+    Events(EventsArgs),
     /// Show what running containers use.
     #[command(after_help = "Examples:\n  cofferdam stats\n  cofferdam stats web --format json")]
     Stats(StatsArgs),

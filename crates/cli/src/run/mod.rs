@@ -22,6 +22,7 @@ use cofferdam_vm::{BootOptions, UtilityVm};
 use containerd_shim::protos::ttrpc::r#async::Server;
 
 use crate::{
+    about::{self, Followed},
     args::{self, NetworkKind, RunArgs, VmArgs},
     exit::Exit,
     log_file::LogFile,
@@ -126,6 +127,11 @@ async fn run(
         Some(spec) => Ok(spec),
         None => subject.make(&mut owned).and_then(|()| checked()),
     };
+    let noted = |spec: Spec| {
+        about::note(owned.dir(), args, &spec, &bundle, Some(&network))?;
+        Ok(spec)
+    };
+    let made = made.and_then(noted);
     let ended = match made {
         Ok(spec) => {
             let wanted = Wanted {
@@ -238,13 +244,20 @@ async fn owned_run(
     };
     timings.booted(vm.times());
     let ended = match answering(owned, &backend, &vm, &wanted).await {
-        Ok(answering) => match wanted.network.configure(&vm).await {
-            Ok(()) => {
-                timings.reached("network");
-                container::in_vm(&wanted, answering, signals, timings).await
+        Ok(mut answering) => {
+            let events = answering.events.take();
+            let ended = match wanted.network.configure(&vm).await {
+                Ok(()) => {
+                    timings.reached("network");
+                    container::in_vm(&wanted, answering, signals, timings).await
+                }
+                Err(error) => Err(Stopped::Failed(error)),
+            };
+            if let Some(events) = events {
+                events.finish().await;
             }
-            Err(error) => Err(Stopped::Failed(error)),
-        },
+            ended
+        }
         Err(error) => Err(Stopped::Failed(error)),
     };
     if ended.is_err() {
@@ -264,6 +277,8 @@ struct Answering {
     pending: Pending,
     /// Its output, on its way.
     copying: Option<Copying>,
+    /// What happens, for whoever listens: to the last event.
+    events: Option<Followed>,
     _control: ServerTask,
     _tasks: Server,
 }
@@ -276,8 +291,7 @@ async fn answering(
     wanted: &Wanted<'_>,
 ) -> Result<Answering> {
     owned.note_hypervisor(backend.process_id())?;
-    // Nobody listens to its events yet.
-    let (pod, _events) = Pod::new(vm.clone());
+    let (pod, events) = Pod::new(vm.clone());
     let (mut shared, mut copying, pending) = (None, None, Pending::default());
     if let Some(detached) = &wanted.detached {
         let log = LogFile::open(detached.dir, detached.log_bytes).context("making the log")?;
@@ -294,9 +308,10 @@ async fn answering(
     Ok(Answering {
         _control: owned::serve(owned.dir(), Arc::new(owner))?,
         _tasks: task::serve(owned.dir(), up, held.then(|| pending.clone())).await?,
-        pod,
         pending,
         copying,
+        events: Some(Followed::serve(owned, &pod, events)?),
+        pod,
     })
 }
 

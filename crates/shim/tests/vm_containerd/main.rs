@@ -1,4 +1,5 @@
-//! Debian's containerd drives the shim: its own client ([`ctr`]), and its CRI plugin ([`pods`]). Needs root, a VM,
+//! Debian's containerd drives the shim: its own client ([`ctr`]), and its CRI plugin ([`pods`]);
+//! this project's own commands see what they do ([`seen`]). Needs root, a VM,
 //! containerd's programs and the CNI plugins.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -8,3 +9,4 @@ mod ctr;
 mod daemon;
 mod image;
 mod pods;
+mod seen;
