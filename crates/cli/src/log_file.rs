@@ -133,6 +133,8 @@ impl LogStream {
 pub(crate) struct Entry<'a> {
     pub(crate) at: &'a str,
     pub(crate) is_error: bool,
+    /// Whether the line ends here.
+    pub(crate) whole: bool,
     /// With the end of its line, if the line ends here.
     pub(crate) text: Vec<u8>,
 }
@@ -152,7 +154,12 @@ impl<'a> Entry<'a> {
         if whole {
             text.push(b'\n');
         }
-        Some(Self { at, is_error, text })
+        Some(Self {
+            at,
+            is_error,
+            whole,
+            text,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ mod image;
 mod inspect;
 mod layer;
 mod log_file;
+mod moment;
 mod mount;
 mod network;
 mod owned;

@@ -194,6 +194,14 @@ fn a_detached_container_leaves_its_log_and_status_until_it_is_removed() {
     assert!(listed.contains("ended (5)"), "{listed}");
     assert!(!output_of(&of(&bundle, &["ps"]), 0).contains(ID));
     output_of(&of(&bundle, &["fsck"]), 0);
+    for (lines, shown) in [("1", "last\n"), ("2", "last\n"), ("3", "out\nlast\n"), ("0", "")] {
+        let tail = of(&bundle, &["logs", "--tail", lines, ID]);
+        assert_eq!(output_of(&tail, 0), shown, "{lines}");
+    }
+    let recent = of(&bundle, &["logs", "--since", "1d", ID]);
+    assert_eq!(output_of(&recent, 0), "out\nlast\n");
+    let future = of(&bundle, &["logs", "--since", "2999-01-01T00:00:00Z", ID]);
+    assert_eq!(output_of(&future, 0), "");
     let stamped = output_of(&of(&bundle, &["logs", "-t", ID]), 0);
     assert!(stamped.lines().all(|line| line.contains("Z ")), "{stamped}");
     output_of(&of(&bundle, &["rm", ID]), 0);

@@ -26,7 +26,8 @@ pub(crate) use self::{
     plan::{PlanArgs, PlanFormat},
     run::{ImageRunArgs, Pull, RunArgs, Target},
     task::{
-        AttachArgs, ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StartArgs, StatsArgs, StopArgs,
+        AttachArgs, ExecArgs, IdsArgs, KillArgs, Lines, LogsArgs, PsArgs, RmArgs, StartArgs, StatsArgs,
+        StopArgs,
     },
     vm::{Accelerator, VmArgs},
 };
@@ -142,7 +143,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  cofferdam wait web")]
     Wait(IdsArgs),
     /// Show what a detached container has written.
-    #[command(after_help = "Examples:\n  cofferdam logs web\n  cofferdam logs -f --timestamps web")]
+    #[command(
+        after_help = "Examples:\n  cofferdam logs web\n  cofferdam logs -f --timestamps web\n  cofferdam logs -n 20 --since 10m web"
+    )]
     Logs(LogsArgs),
     /// Ask running containers to end, with SIGTERM, and kill those that do not.
     #[command(after_help = "Example:\n  cofferdam stop --time 30 web")]

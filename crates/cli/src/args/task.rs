@@ -119,11 +119,36 @@ pub(crate) struct IdsArgs {
     pub(crate) ids: Vec<String>,
 }
 
+/// How many lines of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    All,
+    Last(u64),
+}
+
+fn lines(text: &str) -> Result<Lines, String> {
+    match text {
+        "all" => Ok(Lines::All),
+        number => number
+            .parse()
+            .map(Lines::Last)
+            .map_err(|_| "it is a number of lines, or all".to_owned()),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// Go on with what comes, until the container has ended.
     #[arg(short, long)]
     pub(crate) follow: bool,
+
+    /// Only the last lines of what there is: so many, or all.
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", value_parser = lines)]
+    pub(crate) tail: Lines,
+
+    /// Only what was written since then: a time of RFC 3339, seconds since 1970, or how long ago (10m, 2h30m).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
 
     /// Say when each line was written.
     #[arg(short, long)]

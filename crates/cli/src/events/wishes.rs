@@ -1,15 +1,10 @@
 //! Which events are wanted.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, bail};
 use cofferdam_observe::{Told, types};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::args::EventsArgs;
-
-/// Units of a duration, in seconds.
-const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86400)];
+use crate::{args::EventsArgs, moment::moment};
 
 /// What is shown.
 #[derive(Debug)]
@@ -59,33 +54,6 @@ fn type_of(filter: &str) -> Result<String> {
         bail!("--filter {filter}: a type is one of {}", types::ALL.join(", "));
     }
     Ok(kind.to_owned())
-}
-
-/// A time of RFC 3339, seconds since 1970, or how long ago.
-fn moment(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
-    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(moment);
-    }
-    let moment = match text.parse() {
-        Ok(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
-        Err(_) => duration(text).and_then(|ago| now.checked_sub(ago.try_into().ok()?)),
-    };
-    moment.context(
-        "it is a time such as 2026-01-31T12:00:00Z, seconds since 1970, or a duration such as 10m or 2h30m",
-    )
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let (mut all, mut rest) = (Duration::ZERO, text);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = rest[digits..].chars().next()?;
-        let (_, seconds) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        all = all.checked_add(Duration::from_secs(number.checked_mul(*seconds)?))?;
-        rest = &rest[digits + 1..];
-    }
-    (!text.is_empty()).then_some(all)
 }
 
 #[cfg(test)]
