@@ -34,3 +34,18 @@ fn duration(text: &str) -> Option<Duration> {
     }
     (!text.is_empty()).then_some(all)
 }
+
+/// How long ago, in the largest unit that is at least one.
+pub(crate) fn age(since: u64) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(since, |now| now.as_secs());
+    let seconds = now.saturating_sub(since);
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+}

@@ -182,7 +182,7 @@ pub(crate) enum Command {
                             cofferdam events web --format json | jq .attributes.exitStatus"
     )]
     Events(EventsArgs),
-    /// Show what running containers use.
+    /// Show what running containers use: on a terminal again each second.
     #[command(after_help = "Examples:\n  cofferdam stats\n  cofferdam stats web --format json")]
     Stats(StatsArgs),
     /// Add mounts to a running container, remove them, and list them.

@@ -103,6 +103,10 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
+    /// Once, after a second; as it also is where standard output is no terminal, and with JSON.
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+
     /// The containers; all that run when absent.
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use cofferdam_store::{Image, ImageSummary, Store};
 use serde_json::{Value, json};
 
+use crate::moment::age;
 use crate::{args::Format, progress};
 
 /// Digits of an ID in a table: docker's number.
@@ -95,19 +96,4 @@ fn print_table<const N: usize>(rows: &[[String; N]]) {
             .collect();
         println!("{}", cells.join("  ").trim_end());
     }
-}
-
-/// How long ago, in the largest unit that is at least one.
-fn age(since: u64) -> String {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(since, |now| now.as_secs());
-    let seconds = now.saturating_sub(since);
-    let (number, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }

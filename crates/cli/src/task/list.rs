@@ -1,18 +1,19 @@
-//! `cofferdam ps` and `cofferdam stats`.
+//! `cofferdam ps`.
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use cofferdam_explain::columns;
 use cofferdam_owner::{Isolation, Root};
-use containerd_shim::{
-    api::{StatsRequest, Status},
-    protos::{cgroups::metrics::Metrics, protobuf::Message as _, ttrpc::context::Context},
-};
+use containerd_shim::api::Status;
 use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::client::{Task, told};
-use crate::args::{Format, PsArgs, StatsArgs};
+use super::client::Task;
+use crate::{
+    args::{Format, PsArgs},
+    moment::age,
+};
 
 /// A container in the list.
 #[derive(Debug, Serialize)]
@@ -23,17 +24,8 @@ struct Row {
     isolation: Option<Isolation>,
     pid: Option<u32>,
     bundle: Option<String>,
-}
-
-/// What a container uses.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Usage {
-    id: String,
-    cpu_ns: u64,
-    memory_bytes: u64,
-    memory_limit_bytes: u64,
-    pids: u64,
+    image: Option<String>,
+    created: Option<String>,
 }
 
 pub(super) async fn ps(root: &Root, args: &PsArgs) -> Result<()> {
@@ -56,12 +48,15 @@ pub(super) async fn ps(root: &Root, args: &PsArgs) -> Result<()> {
             // In process isolation there is no task API, and a VM may not run yet.
             (true, Err(_)) => "alive".to_owned(),
         };
+        let about = entry.about().unwrap_or_default();
         rows.push(Row {
             id: entry.id(),
             status,
             isolation: record.as_ref().map(|record| record.isolation),
             pid: record.as_ref().map(|record| record.owner.pid),
             bundle: record.map(|record| record.bundle.display().to_string()),
+            image: about.image,
+            created: about.created_at,
         });
     }
     if args.quiet {
@@ -71,12 +66,24 @@ pub(super) async fn ps(root: &Root, args: &PsArgs) -> Result<()> {
     let lines = rows.iter().map(|row| {
         [
             row.id.clone(),
+            row.image
+                .as_ref()
+                .or(row.bundle.as_ref())
+                .map_or("-", String::as_str)
+                .to_owned(),
             row.status.clone(),
+            row.created.as_deref().and_then(since).map_or("-".to_owned(), age),
             row.pid.map_or("-".to_owned(), |pid| pid.to_string()),
-            row.bundle.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
-    show(args.format, &rows, ["ID", "STATUS", "OWNER", "BUNDLE"], lines)
+    let heading = ["ID", "IMAGE OR BUNDLE", "STATUS", "CREATED", "OWNER"];
+    show(args.format, &rows, heading, lines)
+}
+
+/// Seconds since 1970.
+fn since(text: &str) -> Option<u64> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    moment.unix_timestamp().try_into().ok()
 }
 
 fn word(state: &containerd_shim::api::StateResponse) -> String {
@@ -87,44 +94,6 @@ fn word(state: &containerd_shim::api::StateResponse) -> String {
         Status::STOPPED => format!("stopped ({})", state.exit_status),
         Status::UNKNOWN => "unknown".to_owned(),
     }
-}
-
-pub(super) async fn stats(root: &Root, args: &StatsArgs) -> Result<()> {
-    let entries = match args.ids.as_slice() {
-        [] => root.entries()?,
-        ids => ids.iter().map(|id| root.entry(id)).collect::<Result<_, _>>()?,
-    };
-    let mut usages = Vec::new();
-    for entry in entries {
-        let task = match Task::of(entry) {
-            Ok(task) => task,
-            // Of all, those that run.
-            Err(_) if args.ids.is_empty() => continue,
-            Err(error) => return Err(error),
-        };
-        let request = StatsRequest {
-            id: task.id.clone(),
-            ..StatsRequest::default()
-        };
-        let answer = told(task.client.stats(Context::default(), &request).await)?;
-        let figures = Metrics::parse_from_bytes(&answer.stats.value).context("the figures")?;
-        usages.push(Usage {
-            id: task.id,
-            cpu_ns: figures.cpu.usage.total,
-            memory_bytes: figures.memory.usage.usage,
-            memory_limit_bytes: figures.memory.usage.limit,
-            pids: figures.pids.current,
-        });
-    }
-    let lines = usages.iter().map(|usage| {
-        [
-            usage.id.clone(),
-            format!("{:.2} s", usage.cpu_ns as f64 / 1e9),
-            format!("{:.1} MiB", usage.memory_bytes as f64 / f64::from(1 << 20)),
-            usage.pids.to_string(),
-        ]
-    });
-    show(args.format, &usages, ["ID", "CPU TIME", "MEMORY", "PIDS"], lines)
 }
 
 fn show<T: Serialize, const N: usize>(

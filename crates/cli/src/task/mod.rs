@@ -10,6 +10,7 @@ mod pipes;
 mod remove;
 mod serve;
 mod signal;
+mod stats;
 
 use std::future::Future;
 
@@ -179,7 +180,7 @@ pub(crate) fn ps(root: &Root, args: &PsArgs) -> Exit {
 
 /// `cofferdam stats`.
 pub(crate) fn stats(root: &Root, args: &StatsArgs) -> Exit {
-    ended(blocking(list::stats(root, args)))
+    ended(blocking(stats::show(root, args)))
 }
 
 /// Does it for each that runs, and tells every failure.
