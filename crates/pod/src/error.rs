@@ -70,4 +70,16 @@ pub enum PodError {
         /// As it was given.
         uri: String,
     },
+    /// An annotation of a sandbox is no limit.
+    #[error("the annotation {name} is {value}: it is a number from {from} to {to}, or 0")]
+    Annotation {
+        /// Which.
+        name: &'static str,
+        /// As it was given, or its beginning.
+        value: String,
+        /// The least it can be.
+        from: u64,
+        /// The most.
+        to: u64,
+    },
 }

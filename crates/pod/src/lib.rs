@@ -18,6 +18,7 @@ mod container;
 mod endpoints;
 mod error;
 mod events;
+mod limits;
 mod pod;
 mod process;
 
@@ -26,6 +27,7 @@ pub use crate::{
     endpoints::{Endpoints, Streams},
     error::PodError,
     events::Event,
+    limits::PodLimits,
     pod::{Pod, ProcessState},
     process::{Exit, ProcessName, Status},
 };

@@ -5,14 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cofferdam_container::{Handle, Mounts};
+use cofferdam_container::{Handle, Mounts, limit_pod};
 use cofferdam_protocol::message::{Metrics, PropertyType};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status, Streams,
+    Endpoints, Event, Exit, NewContainer, PodError, PodLimits, ProcessName, Status, Streams,
     container::Container,
     process::{Patience, Process},
 };
@@ -29,6 +29,8 @@ pub struct Pod {
     /// `None` while it is being created or deleted: the name is taken, and there is nothing to be had.
     containers: Mutex<BTreeMap<String, Option<Arc<Container>>>>,
     events: UnboundedSender<Event>,
+    /// What they may use together. Held over the guest's answer, so that two creations agree on it.
+    limits: tokio::sync::Mutex<PodLimits>,
 }
 
 /// A process as it is at one moment.
@@ -51,8 +53,33 @@ impl Pod {
             vm,
             containers: Mutex::default(),
             events,
+            limits: tokio::sync::Mutex::default(),
         };
         (Arc::new(pod), received)
+    }
+
+    /// Limits what its containers may use together. A container that has no limit of its own lifts that limit again: see
+    /// [`PodLimits`].
+    ///
+    /// # Errors
+    /// The guest's.
+    pub async fn limit(&self, limits: PodLimits) -> Result<(), PodError> {
+        let mut held = self.limits.lock().await;
+        if let Some(resources) = limits.resources() {
+            limit_pod(&self.vm, &resources).await?;
+        }
+        *held = limits;
+        Ok(())
+    }
+
+    async fn make_room_for(&self, new: &NewContainer<'_>) -> Result<(), PodError> {
+        let mut limits = self.limits.lock().await;
+        if let Some((left, change)) = limits.without(new.spec) {
+            tracing::info!(%change, "container {} is not in the pod's limits", new.id);
+            limit_pod(&self.vm, &change).await?;
+            *limits = left;
+        }
+        Ok(())
     }
 
     /// Its VM.
@@ -108,6 +135,7 @@ impl Pod {
             bundle: new.bundle.to_owned(),
             endpoints: new.endpoints.clone(),
         };
+        self.make_room_for(&new).await?;
         let container = Container::create(&self.vm, new).await?;
         self.containers().insert(id.clone(), Some(Arc::new(container)));
         std::mem::forget(reserved);

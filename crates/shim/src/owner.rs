@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
 use cofferdam_plan::Spec;
-use cofferdam_pod::Pod;
+use cofferdam_pod::{Pod, PodLimits};
 use cofferdam_task::{Owner, OwnerFailure, Up};
 use containerd_shim::{Flags, asynchronous::ExitSignal, protos::api::Mount, publisher::RemotePublisher};
 use tokio::sync::OnceCell;
@@ -72,6 +72,12 @@ impl ShimOwner {
     async fn boot(&self) -> Result<Vm> {
         let machine = Machine::boot(&self.name, &self.bundle).await?;
         let (pod, events) = Pod::new(machine.vm().clone());
+        if let Err(error) = self.limited(&pod).await {
+            return Err(match machine.end().await {
+                Ok(()) => error,
+                Err(also) => anyhow!("{error:#}\nand afterwards: {also:#}"),
+            });
+        }
         let hypervisor = machine.hypervisor();
         let publisher = self
             .publisher
@@ -86,6 +92,11 @@ impl ShimOwner {
             up: Up { pod, hypervisor },
             machine: Mutex::new(Some(machine)),
         })
+    }
+
+    async fn limited(&self, pod: &Pod) -> Result<()> {
+        let limits = PodLimits::of_sandbox(&address::spec_of(&self.bundle)?)?;
+        pod.limit(limits).await.context("limiting the pod")
     }
 
     async fn end(&self) -> Result<()> {

@@ -70,7 +70,9 @@ impl<T> Answered<T> for Result<T, PodError> {
                 PodError::NoContainer(_) | PodError::NoProcess(_) | PodError::Finished(_) => Code::NOT_FOUND,
                 PodError::Exists(_) => Code::ALREADY_EXISTS,
                 PodError::State { .. } | PodError::NoTerminal(_) => Code::FAILED_PRECONDITION,
-                PodError::Plan(_) | PodError::StreamKind { .. } => Code::INVALID_ARGUMENT,
+                PodError::Plan(_) | PodError::StreamKind { .. } | PodError::Annotation { .. } => {
+                    Code::INVALID_ARGUMENT
+                }
                 _ => Code::UNKNOWN,
             };
             refusal(code, error)
