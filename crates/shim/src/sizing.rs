@@ -5,10 +5,10 @@ use cofferdam_pod::{PodError, PodLimits};
 use cofferdam_protocol::annotations::CONTAINER_TYPE;
 use serde_json::Value;
 
-/// What the guest's kernel and agent need, whatever the VM's size.
-const OVERHEAD_BYTES: u64 = 64 << 20;
-/// Of this many bytes, the kernel needs one more to keep book of them.
-const BYTES_PER_OVERHEAD_BYTE: u64 = 32;
+/// What the guest's kernel and agent need, whatever the VM's size: docs/decisions/0123-sizing-by-pod-limits.md.
+const OVERHEAD_BYTES: u64 = 128 << 20;
+/// For this many bytes the kernel needs one more, to keep book of them and to stay able to act.
+const BYTES_PER_OVERHEAD_BYTE: u64 = 16;
 
 /// Memory and processors of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ mod tests {
     fn a_vm_has_what_its_containers_may_use_and_its_own_need_within_the_bounds() {
         assert_eq!(sized(None, None), (512, 1));
         assert_eq!(sized(Some(64), Some(50_000)), (512, 1));
-        assert_eq!(sized(Some(1024), Some(250_000)), (1024 + 32 + 64, 3));
+        assert_eq!(sized(Some(1024), Some(250_000)), (1024 + 64 + 128, 3));
         assert_eq!(sized(Some(8192), Some(900_000)), (8192, 4));
         assert_eq!(sized(Some(u64::MAX / MIB), Some(u64::MAX)), (8192, 4));
     }

@@ -13,13 +13,13 @@ const RUNTIME: &str = "io.containerd.cofferdam.v1";
 /// The CRI plugin is none of its clients' business here, and slow to start.
 const WITHOUT_CRI: &str = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]";
 
-fn started() -> Containerd {
+pub(crate) fn started() -> Containerd {
     let containerd = Containerd::start(|_| WITHOUT_CRI.to_owned());
     containerd.import("default", IMAGE, &["sh"]);
     containerd
 }
 
-fn run(containerd: &Containerd, options: &[&str], id: &str, command: &[&str]) -> Command {
+pub(crate) fn run(containerd: &Containerd, options: &[&str], id: &str, command: &[&str]) -> Command {
     let mut args = vec!["run", "--runtime", RUNTIME];
     args.extend(options);
     args.extend([IMAGE, id]);

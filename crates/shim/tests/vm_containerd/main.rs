@@ -7,4 +7,5 @@ mod cri;
 mod ctr;
 mod daemon;
 mod image;
+mod limits;
 mod pods;
