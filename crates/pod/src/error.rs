@@ -63,7 +63,9 @@ pub enum PodError {
         source: io::Error,
     },
     /// A stream's other end is of a kind that is not served.
-    #[error("{stream} at {uri}: only a FIFO, a file and file:// are served")]
+    #[error(
+        "{stream} at {uri}: only a FIFO, a file, file:// and, for both outputs together, binary:// are served"
+    )]
     StreamKind {
         /// `stdin`, `stdout` or `stderr`.
         stream: &'static str,
@@ -81,5 +83,22 @@ pub enum PodError {
         from: u64,
         /// The most.
         to: u64,
+    },
+    /// A logger could not be started.
+    #[error("starting the logger {}: {source}", program.display())]
+    LoggerStart {
+        /// Its program.
+        program: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A logger did not become ready.
+    #[error("the logger {} {what}", program.display())]
+    LoggerReady {
+        /// Its program.
+        program: PathBuf,
+        /// What happened instead.
+        what: String,
     },
 }

@@ -14,7 +14,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::{
     Endpoints, Event, Exit, NewContainer, PodError, PodLimits, ProcessName, Status, Streams,
     container::Container,
-    process::{Patience, Process},
+    endpoints::Opened,
+    process::{Held, Patience, Process},
 };
 
 const SIGKILL: i32 = 9;
@@ -26,6 +27,7 @@ const NEVER_RAN: u8 = 127;
 /// The containers of one utility VM.
 pub struct Pod {
     vm: Arc<UtilityVm>,
+    namespace: String,
     /// `None` while it is being created or deleted: the name is taken, and there is nothing to be had.
     containers: Mutex<BTreeMap<String, Option<Arc<Container>>>>,
     events: UnboundedSender<Event>,
@@ -48,9 +50,19 @@ impl Pod {
     /// A pod without containers in this VM, and where its events arrive.
     #[must_use]
     pub fn new(vm: Arc<UtilityVm>) -> (Arc<Self>, UnboundedReceiver<Event>) {
+        Self::in_namespace(vm, "")
+    }
+
+    /// The same in a namespace of containerd, which loggers are told.
+    #[must_use]
+    pub fn in_namespace(
+        vm: Arc<UtilityVm>,
+        namespace: impl Into<String>,
+    ) -> (Arc<Self>, UnboundedReceiver<Event>) {
         let (events, received) = unbounded_channel();
         let pod = Self {
             vm,
+            namespace: namespace.into(),
             containers: Mutex::default(),
             events,
             limits: tokio::sync::Mutex::default(),
@@ -167,17 +179,18 @@ impl Pod {
             Some(_) => Patience::Endless,
         };
         let started = async {
-            let (stdio, gate) = match streams {
-                None => process.endpoints.open()?,
-                Some(streams) => streams.into_parts(),
+            let opened = match streams {
+                None => process.endpoints.open(&self.namespace, name).await?,
+                Some(streams) => streams.into(),
             };
+            let Opened { stdio, gate, logger } = opened;
             let live = match name.exec {
                 None => container.start_init(stdio, size).await?,
                 Some(_) => container.start_exec(&process, stdio, size).await?,
             };
-            Ok::<_, PodError>((live, gate))
+            Ok::<_, PodError>((live, Held { gate, logger }))
         };
-        let (live, gate) = started.await.inspect_err(|_| {
+        let (live, held) = started.await.inspect_err(|_| {
             process.never_ran(NEVER_RAN);
         })?;
         if name.exec.is_none() {
@@ -185,7 +198,7 @@ impl Pod {
         }
         self.tell(Event::Started { name: name.clone() });
         let (events, ended) = (self.events.clone(), name.clone());
-        process.runs(live, gate, patience, move |exit| {
+        process.runs(live, held, patience, move |exit| {
             // As in `tell`.
             let _ = events.send(Event::Exited { name: ended, exit });
         });

@@ -52,7 +52,9 @@ pub(crate) fn machine(limits: &PodLimits) -> Result<QemuConfig> {
 /// What no pod's limits make a VM exceed.
 fn most() -> Result<Size> {
     let of_host = rustix::system::sysinfo();
-    let bytes = of_host.totalram.saturating_mul(u64::from(of_host.mem_unit.max(1)));
+    let bytes = of_host
+        .totalram
+        .saturating_mul(u64::from(of_host.mem_unit.max(1)));
     let cpus = std::thread::available_parallelism().context("counting the host's processors")?;
     Ok(Size {
         memory_bytes: number("COFFERDAM_MAX_MEMORY_MIB", (bytes >> 20).max(1))? << 20,

@@ -71,7 +71,7 @@ impl ShimOwner {
 
     async fn boot(&self) -> Result<Vm> {
         let machine = Machine::boot(&self.name, &self.bundle).await?;
-        let (pod, events) = Pod::new(machine.vm().clone());
+        let (pod, events) = Pod::in_namespace(machine.vm().clone(), &self.namespace);
         if let Err(error) = self.limited(&pod).await {
             return Err(match machine.end().await {
                 Ok(()) => error,

@@ -4,6 +4,7 @@
 
 mod goes_away;
 mod limits;
+mod loggers;
 mod scene;
 mod states;
 mod streams;

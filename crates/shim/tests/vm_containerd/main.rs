@@ -8,4 +8,5 @@ mod ctr;
 mod daemon;
 mod image;
 mod limits;
+mod loggers;
 mod pods;
