@@ -17,6 +17,19 @@ pub enum PodError {
     /// There is no such further process.
     #[error("{0} does not exist")]
     NoProcess(ProcessName),
+    /// It cannot be called so.
+    #[error("a {what} cannot be called {name}: 1 to {most} letters, digits and _ - . +, and no dot first")]
+    Name {
+        /// `container` or `process`.
+        what: &'static str,
+        /// The name, or its beginning, quoted.
+        name: String,
+        /// How many bytes it may have.
+        most: usize,
+    },
+    /// There is no such signal.
+    #[error("there is no signal {0}: they are numbered from 1 to 64, and 0 only asks")]
+    NoSignal(i32),
     /// The name is taken.
     #[error("{0} exists already")]
     Exists(ProcessName),

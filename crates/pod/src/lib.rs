@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod limits;
 mod logger;
+mod names;
 mod pod;
 mod process;
 

@@ -15,11 +15,14 @@ use crate::{
     Endpoints, Event, Exit, NewContainer, PodError, PodLimits, ProcessName, Status, Streams,
     container::Container,
     endpoints::Opened,
+    names,
     process::{Held, Patience, Process},
 };
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// The last of the real-time signals (signal(7)).
+const LAST_SIGNAL: i32 = 64;
 
 /// The status of a process that could not be started: what a shell says of a program it cannot run.
 const NEVER_RAN: u8 = 127;
@@ -127,11 +130,24 @@ impl Pod {
         self.containers().keys().cloned().collect()
     }
 
+    /// Whether a container could be created under this name.
+    ///
+    /// # Errors
+    /// [`PodError::Name`]; [`PodError::Exists`].
+    pub fn takes(&self, id: &str) -> Result<(), PodError> {
+        names::check("container", id)?;
+        match self.containers().contains_key(id) {
+            true => Err(PodError::Exists(ProcessName::init(id))),
+            false => Ok(()),
+        }
+    }
+
     /// Creates a container: everything it needs is in the VM afterwards, and its init is held.
     ///
     /// # Errors
-    /// [`PodError::Exists`]; those of the plan, the allocation and the guest, after which the VM holds nothing for it.
+    /// [`PodError::Name`]; [`PodError::Exists`]; those of the plan, the allocation and the guest, after which the VM holds nothing for it.
     pub async fn create(&self, new: NewContainer<'_>) -> Result<(), PodError> {
+        names::check("container", new.id)?;
         let id = new.id.to_owned();
         {
             let mut containers = self.containers();
@@ -232,22 +248,30 @@ impl Pod {
     /// Adds a further process to a running container. `process` is the OCI spec's object of that name.
     ///
     /// # Errors
-    /// [`PodError::State`] where the container does not run; [`PodError::Exists`].
+    /// [`PodError::Name`]; [`PodError::State`] where the container does not run; [`PodError::Exists`], for the container's own
+    /// name too: by it alone its init is told from others in events.
     pub fn exec(&self, name: &ProcessName, process: Value, endpoints: Endpoints) -> Result<(), PodError> {
         let container = self.container(&name.container)?;
         let exec = name.exec.as_deref().unwrap_or_default();
+        names::check("process", exec)?;
+        if exec == name.container {
+            return Err(PodError::Exists(ProcessName::init(exec)));
+        }
         container.add_exec(exec, process, endpoints)?;
         self.tell(Event::ExecAdded { name: name.clone() });
         Ok(())
     }
 
-    /// Sends a signal to a process; with `all`, to every process of its container.
+    /// Sends a signal to a process; with `all`, to every process of its container. Signal 0 only asks whether it would get one.
     ///
     /// # Errors
-    /// [`PodError::Finished`] where it has ended; [`PodError::State`] where it was not started and the signal is not one
+    /// [`PodError::NoSignal`]; [`PodError::Finished`] where it has ended; [`PodError::State`] where it was not started and the signal is not one
     /// that ends it; the guest's.
     pub async fn kill(&self, name: &ProcessName, signal: i32, all: bool) -> Result<(), PodError> {
         let (container, process) = self.process(name)?;
+        if !(0..=LAST_SIGNAL).contains(&signal) {
+            return Err(PodError::NoSignal(signal));
+        }
         if process.status() == Status::Created {
             return self.kill_unstarted(&container, &process, signal).await;
         }
@@ -255,6 +279,9 @@ impl Pod {
             return Err(process.unfit("it takes signals once it runs"));
         }
         let handle = process.handle()?;
+        if signal == 0 {
+            return Ok(());
+        }
         // The kernel kills everything in the container with its init.
         if all && signal != SIGKILL {
             for pid in self.pids(&name.container).await? {
