@@ -49,6 +49,13 @@ fn a_pods_limits_size_its_vm_and_hold_for_its_containers_together() {
     let told = &document(&scene, &sandbox)["annotations"];
     assert_eq!(told["io.kubernetes.cri.sandbox-memory"], "469762048", "{told}");
     assert_eq!(told["io.kubernetes.cri.sandbox-cpu-quota"], "150000", "{told}");
+    // Long as a pod's name is, its VM's sockets are where its owner's record is, if that is not too deep itself.
+    let record = scene.containerd.path(&format!("owners/k8s.io-{sandbox}"));
+    let inside = fs::read_dir(&record).unwrap().flatten();
+    let sockets = inside
+        .map(|entry| entry.path().join("vsock"))
+        .any(|path| path.exists());
+    assert_eq!(sockets, record.as_os_str().len() <= 94, "{}", record.display());
 
     // Alone it has room enough; beside another that holds its part, it has not.
     let greedy = "exec dd if=/dev/zero of=/dev/null bs=390M count=1";
