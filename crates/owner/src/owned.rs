@@ -6,8 +6,8 @@ use cofferdam_journal::{Journal, Replay};
 
 use crate::{Claim, Ended, Entry, Isolation, OwnerError, ProcessId, Record, Root};
 
-/// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
-const MAX_OWNER_PATH: usize = 80;
+/// The longest path of an owner's directory below which the VM's socket `/vmXXXX/vsock` fits (unix(7): 107 bytes).
+const MAX_OWNER_PATH: usize = 94;
 
 /// A name that is this process's own, with what it has noted under it.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Owned {
         (dir.as_os_str().len() <= MAX_OWNER_PATH).then(|| dir.to_owned())
     }
 
-    /// Notes a directory outside of the record's own.
+    /// Notes a directory of the VM.
     ///
     /// # Errors
     /// As for [`Claim::note`].
@@ -116,11 +116,13 @@ mod tests {
 
     #[test]
     fn a_vms_sockets_are_below_its_owner_unless_that_is_too_long_for_a_socket() {
-        let base = tempfile::tempdir().unwrap();
-        for (id, below) in [("web".to_owned(), true), ("x".repeat(81), false)] {
+        let base = tempfile::Builder::new().rand_bytes(3).tempdir_in("/tmp").unwrap();
+        // A pod's, as containerd numbers them; in /run/cofferdam its record's path is a little longer than here.
+        let pod = format!("k8s.io-{}", "0".repeat(64));
+        for (id, below) in [("web".to_owned(), true), (pod, true), ("x".repeat(90), false)] {
             let root = Root::new(base.path());
             let owned = Owned::claim(&root, &id, Path::new("/"), Isolation::Vm).unwrap();
-            assert_eq!(owned.place_for_sockets().is_some(), below);
+            assert_eq!(owned.place_for_sockets().is_some(), below, "{id}");
             owned.close().unwrap();
         }
     }

@@ -13,7 +13,7 @@ use cofferdam_journal::{Held, JournalError, ManagedFile, Replay};
 use cofferdam_ledger::{Request, request::HostRequest};
 use serde::Serialize;
 
-use crate::{Entry, Isolation, OwnerError, ProcessId, Record};
+use crate::{Entry, Isolation, OwnerError, ProcessId, Record, root::RECORD};
 
 /// One thing, and what is to be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -204,7 +204,9 @@ fn await_end(process: ProcessId) -> io::Result<()> {
 /// A record is not to have us remove a directory that no owner makes.
 fn removable(dir: &Path) -> io::Result<()> {
     let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if name.starts_with("cofferdam-") && dir.is_absolute() {
+    let beside_record = || dir.parent().is_some_and(|owner| owner.join(RECORD).is_file());
+    let made = name.starts_with("cofferdam-") || name.starts_with("vm") && beside_record();
+    if made && dir.is_absolute() {
         Ok(())
     } else {
         Err(io::Error::new(
@@ -292,9 +294,16 @@ mod tests {
     #[test]
     fn a_record_cannot_have_another_directory_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let strange = dir.path().join("home");
-        fs::create_dir(&strange).unwrap();
-        free(&Remedy::Remove(strange.clone())).unwrap_err();
-        assert!(strange.exists());
+        for name in ["home", "vm0abc"] {
+            let strange = dir.path().join(name);
+            fs::create_dir(&strange).unwrap();
+            free(&Remedy::Remove(strange.clone())).unwrap_err();
+            assert!(strange.exists());
+        }
+        // Beside a record it is a VM's.
+        fs::write(dir.path().join(RECORD), "{}").unwrap();
+        free(&Remedy::Remove(dir.path().join("home"))).unwrap_err();
+        free(&Remedy::Remove(dir.path().join("vm0abc"))).unwrap();
+        assert!(!dir.path().join("vm0abc").exists());
     }
 }

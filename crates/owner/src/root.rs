@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{About, Ended, OwnerError, Record};
 
 const LOCK: &str = "lock";
-const RECORD: &str = "owner.json";
+pub(crate) const RECORD: &str = "owner.json";
 const JOURNAL: &str = "journal";
 pub(crate) const ABOUT: &str = "about.json";
 const ENDED: &str = "ended.json";

@@ -1,4 +1,4 @@
-//! The far ends of a process's standard streams: FIFOs and files on the host.
+//! The far ends of a process's standard streams: FIFOs and files on the host, or a logger ([`crate::logger`]).
 //!
 //! A FIFO for output is opened for reading too, so that a reader that goes away, or has not come yet, does not end the
 //! stream: what is written waits in the FIFO, and when that is full the process waits. A FIFO for input is held open for
@@ -16,16 +16,20 @@ use tokio::{
     net::unix::pipe,
 };
 
-use crate::PodError;
+use crate::{
+    PodError, ProcessName,
+    logger::{Logger, is_logger, unescaped},
+};
 
 /// Where a process's streams lead. An absent one is /dev/null.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoints {
     /// What it reads: the path of a FIFO or file.
     pub stdin: Option<String>,
-    /// Where its output goes: the path of a FIFO or file that is there, or `file://` and a path.
+    /// Where its output goes: the path of a FIFO or file that is there; `file://` and a path; or `binary://`, the path of a
+    /// logger and its arguments as a query, which takes both outputs.
     pub stdout: Option<String>,
-    /// Where its error output goes; unused with a terminal.
+    /// Where its error output goes; unused with a terminal. With a logger for the output, the same or nothing.
     pub stderr: Option<String>,
     /// Whether it has a terminal.
     pub terminal: bool,
@@ -46,37 +50,56 @@ pub struct Streams {
     pub keeps_input: Option<Box<dyn Send>>,
 }
 
-impl Streams {
-    pub(crate) fn into_parts(self) -> (Stdio, StdinGate) {
-        let gate = StdinGate {
-            _writer: self.keeps_input,
-        };
-        (self.stdio, gate)
+/// Endpoints that are open.
+#[derive(Default)]
+pub(crate) struct Opened {
+    pub(crate) stdio: Stdio,
+    pub(crate) gate: StdinGate,
+    pub(crate) logger: Option<Logger>,
+}
+
+impl From<Streams> for Opened {
+    fn from(streams: Streams) -> Self {
+        Self {
+            stdio: streams.stdio,
+            gate: StdinGate {
+                _writer: streams.keeps_input,
+            },
+            logger: None,
+        }
     }
 }
 
 impl Endpoints {
-    /// Opens them.
-    pub(crate) fn open(&self) -> Result<(Stdio, StdinGate), PodError> {
-        let mut stdio = Stdio::default();
-        let mut gate = StdinGate::default();
+    /// Opens them, for this process of this namespace.
+    pub(crate) async fn open(&self, namespace: &str, name: &ProcessName) -> Result<Opened, PodError> {
+        let mut opened = Opened::default();
         if let Some(uri) = &self.stdin {
             let (path, _) = path_of("stdin", uri)?;
             let (reader, writer) = input(&path).map_err(refused("stdin", &path))?;
-            stdio.stdin = Some(reader);
-            gate = StdinGate {
+            opened.stdio.stdin = Some(reader);
+            opened.gate = StdinGate {
                 _writer: writer.map(|writer| Box::new(writer) as _),
             };
         }
-        if let Some(uri) = &self.stdout {
-            let (path, make) = path_of("stdout", uri)?;
-            stdio.stdout = Some(output(&path, make).map_err(refused("stdout", &path))?);
+        let mut stderr = self.stderr.as_ref().filter(|_| !self.terminal);
+        match &self.stdout {
+            Some(uri) if is_logger(uri) => {
+                let started = Logger::start(uri, namespace, name).await?;
+                opened.logger = Some(started.logger);
+                opened.stdio.stdout = Some(started.stdout);
+                if !self.terminal && stderr.is_none_or(|stderr| stderr == uri) {
+                    opened.stdio.stderr = Some(started.stderr);
+                    stderr = None;
+                }
+            }
+            Some(uri) => opened.stdio.stdout = Some(output("stdout", uri)?),
+            None => {}
         }
-        if let Some(uri) = self.stderr.as_ref().filter(|_| !self.terminal) {
-            let (path, make) = path_of("stderr", uri)?;
-            stdio.stderr = Some(output(&path, make).map_err(refused("stderr", &path))?);
+        if let Some(uri) = stderr {
+            opened.stdio.stderr = Some(output("stderr", uri)?);
         }
-        Ok((stdio, gate))
+        Ok(opened)
     }
 }
 
@@ -85,11 +108,11 @@ fn refused(stream: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PodEr
     move |source| PodError::Stream { stream, path, source }
 }
 
-/// The path, and whether a file is made there if there is none: a FIFO that is missing was lost.
+/// The path, and whether a file is made there, with its directory, if there is none: a FIFO that is missing was lost.
 fn path_of(stream: &'static str, uri: &str) -> Result<(PathBuf, bool), PodError> {
     match uri.split_once("://") {
         None => Ok((uri.into(), false)),
-        Some(("file", path)) => Ok((path.into(), true)),
+        Some(("file", path)) => Ok((unescaped(path), true)),
         Some(_) => Err(PodError::StreamKind {
             stream,
             uri: uri.to_owned(),
@@ -118,7 +141,17 @@ fn input(path: &Path) -> io::Result<(Reader, Option<pipe::Sender>)> {
     Ok((Box::new(reader), Some(writer)))
 }
 
-fn output(path: &Path, make: bool) -> io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+fn output(stream: &'static str, uri: &str) -> Result<Writer, PodError> {
+    let (path, make) = path_of(stream, uri)?;
+    opened(&path, make).map_err(refused(stream, &path))
+}
+
+fn opened(path: &Path, make: bool) -> io::Result<Writer> {
+    if make && let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
     if is_fifo(path)? {
         let sender = pipe::OpenOptions::new().read_write(true).open_sender(path)?;
         return Ok(Box::new(sender));
@@ -132,6 +165,14 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    async fn open(endpoints: &Endpoints) -> Result<Opened, PodError> {
+        endpoints.open("tests", &ProcessName::init("c")).await
+    }
+
+    async fn refusal(endpoints: &Endpoints) -> String {
+        open(endpoints).await.err().unwrap().to_string()
+    }
 
     fn fifo(dir: &Path, name: &str) -> String {
         let path = dir.join(name);
@@ -148,7 +189,7 @@ mod tests {
             stdin: Some(path.clone()),
             ..Endpoints::default()
         };
-        let (stdio, gate) = endpoints.open().unwrap();
+        let Opened { stdio, gate, .. } = open(&endpoints).await.unwrap();
         let mut reader = stdio.stdin.unwrap();
         for word in ["first", "again"] {
             let mut client = pipe::OpenOptions::new().open_sender(&path).unwrap();
@@ -170,8 +211,8 @@ mod tests {
             stdout: Some(path.clone()),
             ..Endpoints::default()
         };
-        let (stdio, _gate) = endpoints.open().unwrap();
-        let mut writer = stdio.stdout.unwrap();
+        let opened = open(&endpoints).await.unwrap();
+        let mut writer = opened.stdio.stdout.unwrap();
         writer.write_all(b"early").await.unwrap();
         let mut reader = pipe::OpenOptions::new().open_receiver(&path).unwrap();
         let mut read = [0; 5];
@@ -187,29 +228,38 @@ mod tests {
         let path = dir.path().join("log");
         std::fs::write(&path, "before\n").unwrap();
         let endpoints = Endpoints {
-            stdout: Some(format!("file://{}", path.display())),
+            stdout: Some(format!("file://{}", path.display()).replace("/log", "/lo%67")),
             ..Endpoints::default()
         };
-        let mut writer = endpoints.open().unwrap().0.stdout.unwrap();
+        let mut writer = open(&endpoints).await.unwrap().stdio.stdout.unwrap();
         writer.write_all(b"after\n").await.unwrap();
         writer.flush().await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\nafter\n");
+        let made = dir.path().join("not/yet/there");
+        let endpoints = Endpoints {
+            stdout: Some(format!("file://{}", made.display())),
+            ..Endpoints::default()
+        };
+        open(&endpoints).await.unwrap();
+        assert!(made.exists());
         let missing = dir.path().join("missing");
         let endpoints = Endpoints {
             stdout: Some(missing.display().to_string()),
             ..Endpoints::default()
         };
-        let refused = endpoints.open().err().unwrap().to_string();
+        let refused = refusal(&endpoints).await;
         assert!(refused.starts_with("opening stdout at "), "{refused}");
         assert!(!missing.exists());
-        let endpoints = Endpoints {
-            stderr: Some("binary:///bin/logger".to_owned()),
-            ..Endpoints::default()
-        };
-        let refused = endpoints.open().err().unwrap().to_string();
-        assert_eq!(
-            refused,
-            "stderr at binary:///bin/logger: only a FIFO, a file and file:// are served"
-        );
+        for uri in ["binary:///bin/logger", "ftp://host/log"] {
+            let endpoints = Endpoints {
+                stderr: Some(uri.to_owned()),
+                ..Endpoints::default()
+            };
+            let refused = refusal(&endpoints).await;
+            assert!(
+                refused.starts_with(&format!("stderr at {uri}: only a FIFO, a file, file://")),
+                "{refused}"
+            );
+        }
     }
 }

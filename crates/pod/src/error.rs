@@ -17,6 +17,19 @@ pub enum PodError {
     /// There is no such further process.
     #[error("{0} does not exist")]
     NoProcess(ProcessName),
+    /// It cannot be called so.
+    #[error("a {what} cannot be called {name}: 1 to {most} letters, digits and _ - . +, and no dot first")]
+    Name {
+        /// `container` or `process`.
+        what: &'static str,
+        /// The name, or its beginning, quoted.
+        name: String,
+        /// How many bytes it may have.
+        most: usize,
+    },
+    /// There is no such signal.
+    #[error("there is no signal {0}: they are numbered from 1 to 64, and 0 only asks")]
+    NoSignal(i32),
     /// The name is taken.
     #[error("{0} exists already")]
     Exists(ProcessName),
@@ -63,11 +76,42 @@ pub enum PodError {
         source: io::Error,
     },
     /// A stream's other end is of a kind that is not served.
-    #[error("{stream} at {uri}: only a FIFO, a file and file:// are served")]
+    #[error(
+        "{stream} at {uri}: only a FIFO, a file, file:// and, for both outputs together, binary:// are served"
+    )]
     StreamKind {
         /// `stdin`, `stdout` or `stderr`.
         stream: &'static str,
         /// As it was given.
         uri: String,
+    },
+    /// An annotation of a sandbox is no limit.
+    #[error("the annotation {name} is {value}: it is a number from {from} to {to}, or 0")]
+    Annotation {
+        /// Which.
+        name: &'static str,
+        /// As it was given, or its beginning.
+        value: String,
+        /// The least it can be.
+        from: u64,
+        /// The most.
+        to: u64,
+    },
+    /// A logger could not be started.
+    #[error("starting the logger {}: {source}", program.display())]
+    LoggerStart {
+        /// Its program.
+        program: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A logger did not become ready.
+    #[error("the logger {} {what}", program.display())]
+    LoggerReady {
+        /// Its program.
+        program: PathBuf,
+        /// What happened instead.
+        what: String,
     },
 }

@@ -1,6 +1,6 @@
 //! The containers of one utility VM, driven as a task service drives them: create, start, exec, kill, wait, delete.
 //!
-//! [`Pod`] holds them by name. Each process, a container's init or a further one, has FIFOs or files at the far ends of its
+//! [`Pod`] holds them by name. Each process, a container's init or a further one, has FIFOs, files or a logger at the far ends of its
 //! streams ([`Endpoints`]) and goes through these states:
 //!
 //! | state | start | kill | exec | delete | its VM goes away |
@@ -19,6 +19,9 @@ mod endpoints;
 mod error;
 mod events;
 mod inspect;
+mod limits;
+mod logger;
+mod names;
 mod pod;
 mod process;
 
@@ -28,6 +31,7 @@ pub use crate::{
     error::PodError,
     events::Event,
     inspect::{ContainerView, ProcessView},
+    limits::PodLimits,
     pod::{Pod, ProcessState},
     process::{Exit, ProcessName, Status},
 };

@@ -5,20 +5,24 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cofferdam_container::{Handle, Mounts};
+use cofferdam_container::{Handle, Mounts, limit_pod};
 use cofferdam_protocol::message::{Metrics, PropertyType};
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status, Streams,
+    Endpoints, Event, Exit, NewContainer, PodError, PodLimits, ProcessName, Status, Streams,
     container::Container,
-    process::{Patience, Process},
+    endpoints::Opened,
+    names,
+    process::{Held, Patience, Process},
 };
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// The last of the real-time signals (signal(7)).
+const LAST_SIGNAL: i32 = 64;
 
 /// The status of a process that could not be started: what a shell says of a program it cannot run.
 const NEVER_RAN: u8 = 127;
@@ -26,9 +30,12 @@ const NEVER_RAN: u8 = 127;
 /// The containers of one utility VM.
 pub struct Pod {
     vm: Arc<UtilityVm>,
+    namespace: String,
     /// `None` while it is being created or deleted: the name is taken, and there is nothing to be had.
     containers: Mutex<BTreeMap<String, Option<Arc<Container>>>>,
     events: UnboundedSender<Event>,
+    /// What they may use together. Held over the guest's answer, so that two creations agree on it.
+    limits: tokio::sync::Mutex<PodLimits>,
 }
 
 /// A process as it is at one moment.
@@ -46,13 +53,48 @@ impl Pod {
     /// A pod without containers in this VM, and where its events arrive.
     #[must_use]
     pub fn new(vm: Arc<UtilityVm>) -> (Arc<Self>, UnboundedReceiver<Event>) {
+        Self::in_namespace(vm, "")
+    }
+
+    /// The same in a namespace of containerd, which loggers are told.
+    #[must_use]
+    pub fn in_namespace(
+        vm: Arc<UtilityVm>,
+        namespace: impl Into<String>,
+    ) -> (Arc<Self>, UnboundedReceiver<Event>) {
         let (events, received) = unbounded_channel();
         let pod = Self {
             vm,
+            namespace: namespace.into(),
             containers: Mutex::default(),
             events,
+            limits: tokio::sync::Mutex::default(),
         };
         (Arc::new(pod), received)
+    }
+
+    /// Limits what its containers may use together. A container that has no limit of its own lifts that limit again: see
+    /// [`PodLimits`].
+    ///
+    /// # Errors
+    /// The guest's.
+    pub async fn limit(&self, limits: PodLimits) -> Result<(), PodError> {
+        let mut held = self.limits.lock().await;
+        if let Some(resources) = limits.resources() {
+            limit_pod(&self.vm, &resources).await?;
+        }
+        *held = limits;
+        Ok(())
+    }
+
+    async fn make_room_for(&self, new: &NewContainer<'_>) -> Result<(), PodError> {
+        let mut limits = self.limits.lock().await;
+        if let Some((left, change)) = limits.without(new.spec) {
+            tracing::info!(%change, "container {} is not in the pod's limits", new.id);
+            limit_pod(&self.vm, &change).await?;
+            *limits = left;
+        }
+        Ok(())
     }
 
     /// Its VM.
@@ -88,11 +130,24 @@ impl Pod {
         self.containers().keys().cloned().collect()
     }
 
+    /// Whether a container could be created under this name.
+    ///
+    /// # Errors
+    /// [`PodError::Name`]; [`PodError::Exists`].
+    pub fn takes(&self, id: &str) -> Result<(), PodError> {
+        names::check("container", id)?;
+        match self.containers().contains_key(id) {
+            true => Err(PodError::Exists(ProcessName::init(id))),
+            false => Ok(()),
+        }
+    }
+
     /// Creates a container: everything it needs is in the VM afterwards, and its init is held.
     ///
     /// # Errors
-    /// [`PodError::Exists`]; those of the plan, the allocation and the guest, after which the VM holds nothing for it.
+    /// [`PodError::Name`]; [`PodError::Exists`]; those of the plan, the allocation and the guest, after which the VM holds nothing for it.
     pub async fn create(&self, new: NewContainer<'_>) -> Result<(), PodError> {
+        names::check("container", new.id)?;
         let id = new.id.to_owned();
         {
             let mut containers = self.containers();
@@ -108,6 +163,7 @@ impl Pod {
             bundle: new.bundle.to_owned(),
             endpoints: new.endpoints.clone(),
         };
+        self.make_room_for(&new).await?;
         let container = Container::create(&self.vm, new).await?;
         self.containers().insert(id.clone(), Some(Arc::new(container)));
         std::mem::forget(reserved);
@@ -139,17 +195,18 @@ impl Pod {
             Some(_) => Patience::Endless,
         };
         let started = async {
-            let (stdio, gate) = match streams {
-                None => process.endpoints.open()?,
-                Some(streams) => streams.into_parts(),
+            let opened = match streams {
+                None => process.endpoints.open(&self.namespace, name).await?,
+                Some(streams) => streams.into(),
             };
+            let Opened { stdio, gate, logger } = opened;
             let live = match name.exec {
                 None => container.start_init(stdio, size).await?,
                 Some(_) => container.start_exec(&process, stdio, size).await?,
             };
-            Ok::<_, PodError>((live, gate))
+            Ok::<_, PodError>((live, Held { gate, logger }))
         };
-        let (live, gate) = started.await.inspect_err(|_| {
+        let (live, held) = started.await.inspect_err(|_| {
             process.never_ran(NEVER_RAN);
         })?;
         if name.exec.is_none() {
@@ -158,7 +215,7 @@ impl Pod {
         process.has_started();
         self.tell(Event::Started { name: name.clone() });
         let (events, ended) = (self.events.clone(), name.clone());
-        process.runs(live, gate, patience, move |exit| {
+        process.runs(live, held, patience, move |exit| {
             // As in `tell`.
             let _ = events.send(Event::Exited { name: ended, exit });
         });
@@ -192,22 +249,30 @@ impl Pod {
     /// Adds a further process to a running container. `process` is the OCI spec's object of that name.
     ///
     /// # Errors
-    /// [`PodError::State`] where the container does not run; [`PodError::Exists`].
+    /// [`PodError::Name`]; [`PodError::State`] where the container does not run; [`PodError::Exists`], for the container's own
+    /// name too: by it alone its init is told from others in events.
     pub fn exec(&self, name: &ProcessName, process: Value, endpoints: Endpoints) -> Result<(), PodError> {
         let container = self.container(&name.container)?;
         let exec = name.exec.as_deref().unwrap_or_default();
+        names::check("process", exec)?;
+        if exec == name.container {
+            return Err(PodError::Exists(ProcessName::init(exec)));
+        }
         container.add_exec(exec, process, endpoints)?;
         self.tell(Event::ExecAdded { name: name.clone() });
         Ok(())
     }
 
-    /// Sends a signal to a process; with `all`, to every process of its container.
+    /// Sends a signal to a process; with `all`, to every process of its container. Signal 0 only asks whether it would get one.
     ///
     /// # Errors
-    /// [`PodError::Finished`] where it has ended; [`PodError::State`] where it was not started and the signal is not one
+    /// [`PodError::NoSignal`]; [`PodError::Finished`] where it has ended; [`PodError::State`] where it was not started and the signal is not one
     /// that ends it; the guest's.
     pub async fn kill(&self, name: &ProcessName, signal: i32, all: bool) -> Result<(), PodError> {
         let (container, process) = self.process(name)?;
+        if !(0..=LAST_SIGNAL).contains(&signal) {
+            return Err(PodError::NoSignal(signal));
+        }
         if process.status() == Status::Created {
             return self.kill_unstarted(&container, &process, signal).await;
         }
@@ -215,6 +280,9 @@ impl Pod {
             return Err(process.unfit("it takes signals once it runs"));
         }
         let handle = process.handle()?;
+        if signal == 0 {
+            return Ok(());
+        }
         // The kernel kills everything in the container with its init.
         if all && signal != SIGKILL {
             for pid in self.pids(&name.container).await? {

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Endpoints, PodError, endpoints::StdinGate};
+use crate::{Endpoints, PodError, endpoints::StdinGate, logger::Logger};
 
 /// How long an exit is held back for output that is still on its way. A reader that does not read makes no exit wait
 /// for longer.
@@ -170,6 +170,15 @@ impl Live {
     }
 }
 
+/// What is held for a process that runs.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// Its input, which ends with it.
+    pub(crate) gate: StdinGate,
+    /// Who takes its output.
+    pub(crate) logger: Option<Logger>,
+}
+
 /// A process in any state.
 pub(crate) struct Process {
     pub(crate) name: ProcessName,
@@ -185,6 +194,7 @@ pub(crate) struct Process {
 struct Parts {
     handle: Option<Handle>,
     gate: Option<StdinGate>,
+    logger: Option<Logger>,
     attending: Option<JoinHandle<()>>,
     /// The terminal's size, if it was told before there was one.
     size: Option<(u16, u16)>,
@@ -249,13 +259,14 @@ impl Process {
     pub(crate) fn runs(
         self: &std::sync::Arc<Self>,
         mut live: Live,
-        gate: StdinGate,
+        held: Held,
         patience: Patience,
         ended: impl FnOnce(Exit) + Send + 'static,
     ) {
         let mut parts = self.parts();
         parts.handle = Some(live.handle());
-        parts.gate = Some(gate);
+        parts.gate = Some(held.gate);
+        parts.logger = held.logger;
         self.status.send_replace(Status::Running);
         let process = self.clone();
         parts.attending = Some(tokio::spawn(async move {
@@ -342,12 +353,20 @@ impl Process {
 
     /// Waits for its output to be read, as long as that may take, and lets go of its streams.
     pub(crate) async fn finish(&self) {
-        let (attending, gate) = {
+        let (attending, gate, logger) = {
             let mut parts = self.parts();
-            (parts.attending.take(), parts.gate.take())
+            (parts.attending.take(), parts.gate.take(), parts.logger.take())
         };
         drop(gate);
-        let Some(mut attending) = attending else { return };
+        if let Some(attending) = attending {
+            self.drain(attending).await;
+        }
+        if let Some(logger) = logger {
+            logger.end().await;
+        }
+    }
+
+    async fn drain(&self, mut attending: JoinHandle<()>) {
         if timeout(DRAIN_LIMIT, &mut attending).await.is_ok() {
             return;
         }

@@ -10,14 +10,20 @@ use std::{
 /// The longest path of a socket, in bytes (unix(7): `sun_path` with its closing zero has 108).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// A new directory that only this user can enter. It is removed on drop.
+/// A new directory that only this user can enter. It is removed on drop. In a directory of the caller's choice it has a short
+/// name: that may be the directory of an owner with a long one (`cofferdam_owner::Owned::place_for_sockets`), and elsewhere
+/// one that says whose it is.
 pub(crate) fn create(base: Option<&Path>) -> io::Result<tempfile::TempDir> {
+    let (prefix, digits) = match base {
+        Some(_) => ("vm", 4),
+        None => ("cofferdam-", 8),
+    };
     let base = base.map_or_else(default_base, Path::to_path_buf);
     // QEMU is told paths; they must mean the same to it.
     let base = std::path::absolute(base)?;
     let dir = tempfile::Builder::new()
-        .prefix("cofferdam-")
-        .rand_bytes(8)
+        .prefix(prefix)
+        .rand_bytes(digits)
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(base)?;
     let socket = socket(dir.path(), "vsock");
@@ -60,6 +66,18 @@ mod tests {
         let dir = create(Some(base.path())).expect("created");
         let mode = std::fs::metadata(dir.path()).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn the_longest_directory_that_owners_have_sockets_in_is_not_too_long() {
+        let base = tempfile::tempdir().expect("temporary directory");
+        let deep = base
+            .path()
+            .join("x".repeat(94 - base.path().as_os_str().len() - 1));
+        assert_eq!(deep.as_os_str().len(), 94);
+        std::fs::create_dir(&deep).expect("created");
+        let dir = create(Some(&deep)).expect("not too long");
+        std::os::unix::net::UnixListener::bind(socket(dir.path(), "vsock")).expect("bound");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use cofferdam_vm::{BootOptions, UtilityVm};
 use crate::{
     address, configuration,
     network::{self, Adapters},
+    sizing,
 };
 
 /// The name under which the owner is recorded.
@@ -29,8 +30,9 @@ pub(crate) struct Machine {
 impl Machine {
     /// Takes the name and boots. After a failure nothing is left.
     pub(crate) async fn boot(name: &str, bundle: &Path) -> Result<Self> {
-        let mut config = configuration::machine()?;
-        let namespace = network::namespace_of(&address::spec_of(bundle)?);
+        let spec = address::spec_of(bundle)?;
+        let mut config = configuration::machine(&sizing::limits(&spec)?)?;
+        let namespace = network::namespace_of(&spec);
         let mut owned = Owned::claim(&configuration::root(), name, bundle, Isolation::Vm)?;
         config.runtime_dir = owned.place_for_sockets();
         let made = async {

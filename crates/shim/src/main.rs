@@ -14,6 +14,7 @@ mod owner;
 mod publish;
 mod rootfs;
 mod serve;
+mod sizing;
 mod start;
 mod watched;
 

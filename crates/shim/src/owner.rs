@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
 use cofferdam_plan::Spec;
-use cofferdam_pod::Pod;
+use cofferdam_pod::{Pod, PodLimits};
 use cofferdam_task::{Owner, OwnerFailure, Up};
 use containerd_shim::{Flags, asynchronous::ExitSignal, protos::api::Mount, publisher::RemotePublisher};
 use tokio::sync::OnceCell;
@@ -78,14 +78,18 @@ impl ShimOwner {
 
     async fn boot(&self) -> Result<Vm> {
         let machine = Machine::boot(&self.name, &self.bundle).await?;
-        let (pod, events) = Pod::new(machine.vm().clone());
-        let served = Watched::serve(machine.dir(), &pod, events);
-        let (watched, events) = match served.context("opening the owner's sockets") {
-            Ok(served) => served,
+        let (pod, events) = Pod::in_namespace(machine.vm().clone(), &self.namespace);
+        let made = async {
+            self.limited(&pod).await?;
+            Watched::serve(machine.dir(), &pod, events).context("opening the owner's sockets")
+        };
+        let (watched, events) = match made.await {
+            Ok(made) => made,
             Err(error) => {
-                // Its own error is the smaller one: the VM never was anybody's.
-                let _ = machine.end().await;
-                return Err(error);
+                return Err(match machine.end().await {
+                    Ok(()) => error,
+                    Err(also) => anyhow!("{error:#}\nand afterwards: {also:#}"),
+                });
             }
         };
         let hypervisor = machine.hypervisor();
@@ -102,6 +106,11 @@ impl ShimOwner {
             up: Up { pod, hypervisor },
             running: Mutex::new(Some(Running { machine, watched })),
         })
+    }
+
+    async fn limited(&self, pod: &Pod) -> Result<()> {
+        let limits = PodLimits::of_sandbox(&address::spec_of(&self.bundle)?)?;
+        pod.limit(limits).await.context("limiting the pod")
     }
 
     async fn end(&self) -> Result<()> {

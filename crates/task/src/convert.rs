@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cofferdam_pod::{Endpoints, PodError, ProcessName, Status};
+use cofferdam_protocol::HResult;
 use containerd_shim::{
     TtrpcResult,
     api::Status as TaskStatus,
@@ -70,7 +71,15 @@ impl<T> Answered<T> for Result<T, PodError> {
                 PodError::NoContainer(_) | PodError::NoProcess(_) | PodError::Finished(_) => Code::NOT_FOUND,
                 PodError::Exists(_) => Code::ALREADY_EXISTS,
                 PodError::State { .. } | PodError::NoTerminal(_) => Code::FAILED_PRECONDITION,
-                PodError::Plan(_) | PodError::StreamKind { .. } => Code::INVALID_ARGUMENT,
+                PodError::Plan(_)
+                | PodError::StreamKind { .. }
+                | PodError::Annotation { .. }
+                | PodError::Name { .. }
+                | PodError::NoSignal(_) => Code::INVALID_ARGUMENT,
+                PodError::Guest(error) => match error.result() {
+                    Some(HResult::INVALID_ARGUMENT | HResult::INVALID_JSON) => Code::INVALID_ARGUMENT,
+                    _ => Code::UNKNOWN,
+                },
                 _ => Code::UNKNOWN,
             };
             refusal(code, error)

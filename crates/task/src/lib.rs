@@ -3,6 +3,7 @@
 //! [`Service`] translates between the API's messages and a [`cofferdam_pod::Pod`]; the process it is in is an [`Owner`], which
 //! knows where VMs and roots come from. [`serve()`] puts it on a socket, under both names of the API.
 
+mod carried;
 mod convert;
 mod metrics;
 mod owner;

@@ -13,12 +13,12 @@ use containerd_shim::{
     },
 };
 
-use crate::{Owner, Service};
+use crate::{Owner, Service, carried::Carried};
 
 /// The names of the task API. The messages of both versions are the same.
 const VERSIONS: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 
-/// A server that answers until it is shut down.
+/// A server that answers until it is shut down. What a client has begun that vanishes is brought to its end.
 ///
 /// # Errors
 /// The system's.
@@ -26,7 +26,7 @@ pub async fn serve<O: Owner>(listener: UnixListener, service: Arc<Service<O>>) -
     let listener = Listener::try_from(listener).map_err(|error| ttrpc::Error::Socket(error.to_string()))?;
     let mut server = Server::new().add_listener(listener);
     for version in VERSIONS {
-        let methods = create_task(service.clone()).into_values();
+        let methods = create_task(Arc::new(Carried(service.clone()))).into_values();
         server = server.register_service(methods.map(|service| (version.to_owned(), service)).collect());
     }
     server.start().await?;

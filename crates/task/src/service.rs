@@ -1,17 +1,21 @@
 //! The task API over a pod's containers.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
-use cofferdam_pod::{NewContainer, Pod, Status};
+use cofferdam_pod::{NewContainer, Pod, PodError, ProcessName, Status};
 use containerd_shim::{
     Task, TtrpcContext, TtrpcResult,
     api::{
-        CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-        DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
-        PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse,
-        StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
-        WaitResponse,
+        CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+        CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+        PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest,
+        StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
+        UpdateTaskRequest, WaitRequest, WaitResponse,
     },
     protos::{api::ProcessInfo, ttrpc::Code},
 };
@@ -26,12 +30,17 @@ use crate::{
 /// The task API of one VM.
 pub struct Service<O> {
     owner: O,
+    /// Whose roots are just being made ready.
+    preparing: Mutex<BTreeSet<String>>,
 }
 
 impl<O: Owner> Service<O> {
     /// For the VM of this owner.
     pub fn new(owner: O) -> Self {
-        Self { owner }
+        Self {
+            owner,
+            preparing: Mutex::default(),
+        }
     }
 
     /// The owner.
@@ -39,25 +48,40 @@ impl<O: Owner> Service<O> {
         &self.owner
     }
 
-    /// The VM, if there is one: nothing but a creation makes it be waited for.
-    fn there(&self) -> TtrpcResult<Up> {
-        let gone = || refusal(Code::NOT_FOUND, "no container was created here");
-        self.owner.there().ok_or_else(gone)
+    /// The VM in which this container would be, if there is one: nothing but a creation makes it be waited for.
+    fn there(&self, id: &str) -> TtrpcResult<Up> {
+        match self.owner.there() {
+            Some(up) => Ok(up),
+            None => Err(PodError::NoContainer(id.to_owned())).answered(),
+        }
     }
 
-    fn pod(&self) -> TtrpcResult<Arc<Pod>> {
-        Ok(self.there()?.pod)
+    fn pod(&self, id: &str) -> TtrpcResult<Arc<Pod>> {
+        Ok(self.there(id)?.pod)
+    }
+
+    /// Takes a container's name until its root has been made ready, and given back if it could not be created.
+    fn reserve(&self, pod: &Pod, id: &str) -> TtrpcResult<Reserved<'_>> {
+        let mut preparing = self.preparing();
+        pod.takes(id).answered()?;
+        if !preparing.insert(id.to_owned()) {
+            return Err(PodError::Exists(ProcessName::init(id))).answered();
+        }
+        Ok(Reserved {
+            names: &self.preparing,
+            id: id.to_owned(),
+        })
+    }
+
+    fn preparing(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // A name is added or removed as a whole.
+        self.preparing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn created(&self, request: &CreateTaskRequest) -> TtrpcResult<u32> {
         let bundle = Path::new(&request.bundle);
         let up = self.owner.up().await.answered()?;
-        if up.pod.names().contains(&request.id) {
-            return Err(refusal(
-                Code::ALREADY_EXISTS,
-                format!("container {} exists already", request.id),
-            ));
-        }
+        let _reserved = self.reserve(&up.pod, &request.id)?;
         let prepared = tokio::task::block_in_place(|| self.owner.prepare(bundle, &request.rootfs));
         let spec = prepared.answered()?;
         let new = NewContainer {
@@ -77,6 +101,19 @@ impl<O: Owner> Service<O> {
     }
 }
 
+/// A name that is taken.
+struct Reserved<'a> {
+    names: &'a Mutex<BTreeSet<String>>,
+    id: String,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.remove(&self.id);
+    }
+}
+
 #[async_trait]
 impl<O: Owner> Task for Service<O> {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> TtrpcResult<CreateTaskResponse> {
@@ -93,7 +130,7 @@ impl<O: Owner> Task for Service<O> {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
-        let up = self.there()?;
+        let up = self.there(&request.id)?;
         let name = name(&request.id, &request.exec_id);
         match self.owner.streams(&name) {
             Some(streams) => up.pod.start_with(&name, streams).await,
@@ -106,7 +143,7 @@ impl<O: Owner> Task for Service<O> {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> TtrpcResult<DeleteResponse> {
-        let up = self.there()?;
+        let up = self.there(&request.id)?;
         let name = name(&request.id, &request.exec_id);
         let bundle = up.pod.state(&name).answered()?.bundle;
         // Known until everything is given back, so that what fails can be tried again.
@@ -127,36 +164,51 @@ impl<O: Owner> Task for Service<O> {
         let endpoints =
             convert::endpoints(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let name = name(&request.id, &request.exec_id);
-        self.pod()?.exec(&name, process, endpoints).answered()?;
+        self.pod(&request.id)?
+            .exec(&name, process, endpoints)
+            .answered()?;
         Ok(Empty::new())
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
-        let signal = i32::try_from(request.signal)
-            .map_err(|_| refusal(Code::INVALID_ARGUMENT, format!("{} is no signal", request.signal)))?;
+        let signal = i32::try_from(request.signal).map_err(|_| {
+            refusal(
+                Code::INVALID_ARGUMENT,
+                format!("there is no signal {}", request.signal),
+            )
+        })?;
         let name = name(&request.id, &request.exec_id);
-        self.pod()?.kill(&name, signal, request.all).await.answered()?;
+        self.pod(&request.id)?
+            .kill(&name, signal, request.all)
+            .await
+            .answered()?;
         Ok(Empty::new())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
-        let cells = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-        let (rows, columns) = (cells(request.height), cells(request.width));
+        let cells = |number: u32| {
+            let told = || format!("a terminal has no {number} cells in a row or column: 65535 at most");
+            u16::try_from(number).map_err(|_| refusal(Code::INVALID_ARGUMENT, told()))
+        };
+        let (rows, columns) = (cells(request.height)?, cells(request.width)?);
         let name = name(&request.id, &request.exec_id);
-        self.pod()?.resize(&name, rows, columns).await.answered()?;
+        self.pod(&request.id)?
+            .resize(&name, rows, columns)
+            .await
+            .answered()?;
         Ok(Empty::new())
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
         if request.stdin {
             let name = name(&request.id, &request.exec_id);
-            self.pod()?.close_stdin(&name).answered()?;
+            self.pod(&request.id)?.close_stdin(&name).answered()?;
         }
         Ok(Empty::new())
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
-        let up = self.there()?;
+        let up = self.there(&request.id)?;
         let state = up.pod.state(&name(&request.id, &request.exec_id)).answered()?;
         let mut response = StateResponse::new();
         response.id = request.id;
@@ -177,7 +229,7 @@ impl<O: Owner> Task for Service<O> {
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
         let exit = self
-            .pod()?
+            .pod(&request.id)?
             .wait(&name(&request.id, &request.exec_id))
             .await
             .answered()?;
@@ -189,7 +241,7 @@ impl<O: Owner> Task for Service<O> {
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> TtrpcResult<PidsResponse> {
         let mut response = PidsResponse::new();
-        for pid in self.pod()?.pids(&request.id).await.answered()? {
+        for pid in self.pod(&request.id)?.pids(&request.id).await.answered()? {
             let mut process = ProcessInfo::new();
             process.pid = pid;
             response.processes.push(process);
@@ -198,23 +250,33 @@ impl<O: Owner> Task for Service<O> {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
-        self.pod()?.pause(&request.id).await.answered()?;
+        self.pod(&request.id)?.pause(&request.id).await.answered()?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
-        self.pod()?.resume(&request.id).await.answered()?;
+        self.pod(&request.id)?.resume(&request.id).await.answered()?;
         Ok(Empty::new())
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
         let resources = document("the new limits", &request.resources.value)?;
-        self.pod()?.update(&request.id, &resources).await.answered()?;
+        self.pod(&request.id)?
+            .update(&request.id, &resources)
+            .await
+            .answered()?;
         Ok(Empty::new())
     }
 
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {
+        Err(refusal(
+            Code::UNIMPLEMENTED,
+            "a container in a VM cannot be checkpointed",
+        ))
+    }
+
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
-        let figures = self.pod()?.statistics(&request.id).await.answered()?;
+        let figures = self.pod(&request.id)?.statistics(&request.id).await.answered()?;
         let packed = metrics::packed(&figures)
             .map_err(|error| refusal(Code::INTERNAL, format!("packing the figures: {error}")))?;
         let mut response = StatsResponse::new();
@@ -241,7 +303,12 @@ impl<O: Owner> Task for Service<O> {
     }
 }
 
-/// A document inside of a message.
+/// A document inside of a message, which is an object.
 fn document(what: &str, bytes: &[u8]) -> TtrpcResult<Value> {
-    serde_json::from_slice(bytes).map_err(|error| refusal(Code::INVALID_ARGUMENT, format!("{what}: {error}")))
+    let refused = |why: String| refusal(Code::INVALID_ARGUMENT, format!("{what}: {why}"));
+    match serde_json::from_slice(bytes) {
+        Ok(document @ Value::Object(_)) => Ok(document),
+        Ok(_) => Err(refused("it is no object".to_owned())),
+        Err(error) => Err(refused(error.to_string())),
+    }
 }

@@ -17,7 +17,7 @@ use crate::{
 /// Creates it, sees it through, and gives back what it held.
 pub(super) async fn in_vm(
     wanted: &Wanted<'_>,
-    answering: Answering,
+    answering: &mut Answering,
     signals: &mut Signals,
     timings: &mut Timings,
 ) -> Result<u8, Stopped> {
@@ -70,7 +70,7 @@ async fn died(vm: &UtilityVm) -> anyhow::Error {
 /// From its creation to its exit, with all of its output handed over.
 async fn ended(
     wanted: &Wanted<'_>,
-    mut answering: Answering,
+    answering: &mut Answering,
     name: &ProcessName,
     signals: &mut Signals,
     timings: &mut Timings,

@@ -249,7 +249,7 @@ async fn owned_run(
             let ended = match wanted.network.configure(&vm).await {
                 Ok(()) => {
                     timings.reached("network");
-                    container::in_vm(&wanted, answering, signals, timings).await
+                    container::in_vm(&wanted, &mut answering, signals, timings).await
                 }
                 Err(error) => Err(Stopped::Failed(error)),
             };

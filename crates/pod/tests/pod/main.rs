@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod goes_away;
+mod limits;
+mod loggers;
 mod scene;
 mod states;
 mod streams;

@@ -26,7 +26,7 @@ impl Scene {
         let vm = UtilityVm::boot(Arc::new(backend.clone()), &BootOptions::default())
             .await
             .unwrap();
-        let (pod, events) = Pod::new(vm);
+        let (pod, events) = Pod::in_namespace(vm, "tests");
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("rootfs")).unwrap();
         Self {

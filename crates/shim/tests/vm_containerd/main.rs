@@ -8,5 +8,7 @@ mod cri;
 mod ctr;
 mod daemon;
 mod image;
+mod limits;
+mod loggers;
 mod pods;
 mod seen;
