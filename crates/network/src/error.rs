@@ -35,4 +35,10 @@ pub enum NetworkError {
         /// What speaks against it.
         problem: &'static str,
     },
+    /// It is the host's, or this process's own.
+    #[error("network namespace {}: it is the host's or this process's own; its loopback addresses stay theirs", namespace.display())]
+    OwnNamespace {
+        /// Which.
+        namespace: PathBuf,
+    },
 }
