@@ -10,6 +10,7 @@ use cofferdam_vm::{BootOptions, UtilityVm};
 
 use crate::{
     address, configuration,
+    forward::Forwarding,
     network::{self, Adapters},
 };
 
@@ -22,6 +23,7 @@ pub(crate) fn owner_name(namespace: &str, group: &str) -> String {
 pub(crate) struct Machine {
     owned: Owned,
     adapters: Adapters,
+    forwarding: Option<Forwarding>,
     vm: Arc<UtilityVm>,
     hypervisor: u32,
 }
@@ -44,6 +46,7 @@ impl Machine {
             Ok((adapters, vm, hypervisor)) => Ok(Self {
                 owned,
                 adapters,
+                forwarding: Forwarding::begin(namespace.as_deref(), &vm),
                 vm,
                 hypervisor,
             }),
@@ -66,6 +69,7 @@ impl Machine {
 
     /// Ends the VM, which holds nothing any more, and the record.
     pub(crate) async fn end(self) -> Result<()> {
+        drop(self.forwarding);
         let stopped = self.vm.backend().stop().await.context("ending the utility VM");
         let removed = self.adapters.remove().context("giving the pod's interfaces back");
         let closed = self.owned.close().context("ending its owner's record");
