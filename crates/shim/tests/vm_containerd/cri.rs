@@ -84,7 +84,13 @@ pub(crate) struct SandboxConfig {
     #[prost(message, optional, tag = "4")]
     pub(crate) dns: Option<Dns>,
     #[prost(message, optional, tag = "8")]
-    pub(crate) linux: Option<Empty>,
+    pub(crate) linux: Option<LinuxSandbox>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LinuxSandbox {
+    #[prost(message, optional, tag = "5")]
+    pub(crate) resources: Option<Resources>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -147,6 +153,12 @@ pub(crate) struct LinuxConfig {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Resources {
+    #[prost(int64, tag = "1")]
+    pub(crate) cpu_period: i64,
+    #[prost(int64, tag = "2")]
+    pub(crate) cpu_quota: i64,
+    #[prost(int64, tag = "3")]
+    pub(crate) cpu_shares: i64,
     #[prost(int64, tag = "4")]
     pub(crate) memory_limit_in_bytes: i64,
 }
@@ -196,4 +208,18 @@ pub(crate) struct SandboxStatusResponse {
 pub(crate) struct SandboxStatus {
     #[prost(message, optional, tag = "5")]
     pub(crate) network: Option<Id>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PortForward {
+    #[prost(string, tag = "1")]
+    pub(crate) sandbox: String,
+    #[prost(int32, repeated, tag = "2")]
+    pub(crate) ports: Vec<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PortForwardResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) url: String,
 }

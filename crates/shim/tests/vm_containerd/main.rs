@@ -1,4 +1,4 @@
-//! Debian's containerd drives the shim: its own client ([`ctr`]), and its CRI plugin ([`pods`]). Needs root, a VM,
+//! Debian's containerd drives the shim: its own client ([`ctr`]), and its CRI plugin ([`pods`], [`port_forward`]). Needs root, a VM,
 //! containerd's programs and the CNI plugins.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -8,3 +8,4 @@ mod ctr;
 mod daemon;
 mod image;
 mod pods;
+mod port_forward;

@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::{
     cri::{
         ContainerConfig, ContainerMetadata, ContainerStatus, ContainerStatusResponse, CreateContainer, Cri,
-        Dns, Empty, ExecSync, ExecSyncResponse, Id, LinuxConfig, Metadata, Mount, Resources, RunSandbox,
-        SandboxConfig, SandboxStatusResponse,
+        Dns, Empty, ExecSync, ExecSyncResponse, Id, LinuxConfig, LinuxSandbox, Metadata, Mount, Resources,
+        RunSandbox, SandboxConfig, SandboxStatusResponse,
     },
     daemon::{Containerd, IMAGE, eventually},
 };
@@ -17,15 +17,15 @@ const PAUSE: &str = "localhost/pause:1";
 const RUNNING: i32 = 1;
 const EXITED: i32 = 2;
 
-struct Scene {
-    containerd: Containerd,
-    cri: Cri,
-    sandbox_config: SandboxConfig,
+pub(crate) struct Scene {
+    pub(crate) containerd: Containerd,
+    pub(crate) cri: Cri,
+    pub(crate) sandbox_config: SandboxConfig,
 }
 
 impl Scene {
     /// A containerd whose pods have a bridge of their own, in this subnet.
-    fn new(bridge: &str, subnet: &str) -> Self {
+    pub(crate) fn new(bridge: &str, subnet: &str) -> Self {
         let plugins = std::env::var("COFFERDAM_TEST_CNI").expect("cargo xtask test vm");
         let configure = |dir: &Path| {
             let cni = dir.join("cni");
@@ -70,7 +70,7 @@ impl Scene {
             dns: Some(Dns {
                 servers: vec!["10.9.8.7".to_owned()],
             }),
-            linux: Some(Empty {}),
+            linux: Some(LinuxSandbox::default()),
         };
         let cri = Cri::connect(&containerd.path("sock"));
         Self {
@@ -80,14 +80,14 @@ impl Scene {
         }
     }
 
-    fn sandbox(&self) -> String {
+    pub(crate) fn sandbox(&self) -> String {
         let config = Some(self.sandbox_config.clone());
         let ran: Result<Id, _> = self.cri.call("RunPodSandbox", RunSandbox { config });
         let id = ran.unwrap_or_else(|error| panic!("{error}\n{}", self.containerd.last_words()));
         id.id
     }
 
-    fn container(&self, sandbox: &str, config: ContainerConfig) -> String {
+    pub(crate) fn container(&self, sandbox: &str, config: ContainerConfig) -> String {
         let create = CreateContainer {
             sandbox: sandbox.to_owned(),
             config: Some(config),
@@ -106,12 +106,12 @@ impl Scene {
         answer.status.unwrap()
     }
 
-    fn exited(&self, id: &str) -> ContainerStatus {
+    pub(crate) fn exited(&self, id: &str) -> ContainerStatus {
         eventually("it has exited", || self.status(id).state == EXITED);
         self.status(id)
     }
 
-    fn exec(&self, id: &str, command: &str) -> (String, i32) {
+    pub(crate) fn exec(&self, id: &str, command: &str) -> (String, i32) {
         let request = ExecSync {
             container: id.to_owned(),
             command: ["sh", "-c", command].map(str::to_owned).to_vec(),
@@ -129,7 +129,7 @@ impl Scene {
         answer.status.unwrap().network.unwrap().id
     }
 
-    fn do_with(&self, method: &str, id: &str) {
+    pub(crate) fn do_with(&self, method: &str, id: &str) {
         let request = Id { id: id.to_owned() };
         let done: Result<Empty, _> = self.cri.call(method, request);
         done.unwrap_or_else(|error| panic!("{method}: {error}\n{}", self.containerd.last_words()));
@@ -137,7 +137,7 @@ impl Scene {
 }
 
 /// A bridge stays when its last pod has gone.
-struct Bridge(&'static str);
+pub(crate) struct Bridge(pub(crate) &'static str);
 
 impl Drop for Bridge {
     fn drop(&mut self) {
@@ -147,7 +147,7 @@ impl Drop for Bridge {
     }
 }
 
-fn config(name: &str, script: &str) -> ContainerConfig {
+pub(crate) fn config(name: &str, script: &str) -> ContainerConfig {
     ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: name.to_owned(),
@@ -232,6 +232,7 @@ fn a_container_that_runs_out_of_memory_says_so_and_the_others_do_not_notice() {
     greedy.linux = Some(LinuxConfig {
         resources: Some(Resources {
             memory_limit_in_bytes: 32 << 20,
+            ..Resources::default()
         }),
     });
     let greedy = scene.container(&sandbox, greedy);
