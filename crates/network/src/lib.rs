@@ -22,8 +22,9 @@
 //! ```
 //!
 //! Modules: `namespace` does things inside of a network namespace, `device` opens tap devices, `description` says what an
-//! interface is, `tap` joins the two; `loopback` takes the namespace's own addresses.
+//! interface is, `tap` joins the two and `adapters` all of a pod's; `loopback` takes the namespace's own addresses.
 
+mod adapters;
 mod description;
 mod device;
 mod error;
@@ -31,7 +32,8 @@ mod loopback;
 mod namespace;
 mod tap;
 
+pub use adapters::Adapters;
 pub use description::{Description, Resolver};
 pub use error::NetworkError;
 pub use loopback::{Loopback, asked_for};
-pub use tap::{Tap, interfaces, restore};
+pub use tap::{Redirection, Tap, interfaces, redirection, restore};

@@ -113,7 +113,9 @@ impl IntoMapped for SocketAddr {
 
 #[test]
 fn the_hosts_own_loopback_is_never_taken() {
-    let own = Loopback::take(Path::new("/proc/self/ns/net")).unwrap_err().to_string();
+    let own = Loopback::take(Path::new("/proc/self/ns/net"))
+        .unwrap_err()
+        .to_string();
     assert!(own.contains("it is the host's"), "{own}");
     let nowhere = Loopback::take(Path::new("/run/netns/none-of-this-name")).unwrap_err();
     assert!(

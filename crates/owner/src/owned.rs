@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cofferdam_journal::{Journal, Replay};
 
-use crate::{Claim, Ended, Isolation, OwnerError, ProcessId, Record, Root};
+use crate::{Claim, Ended, Isolation, OwnerError, ProcessId, Record, Redirected, Root};
 
 /// The longest path of an owner's directory below which the VM's sockets fit (unix(7): 107 bytes).
 const MAX_OWNER_PATH: usize = 80;
@@ -30,6 +30,7 @@ impl Owned {
             bundle: bundle.to_owned(),
             hypervisor: None,
             directories: Vec::new(),
+            redirected: Vec::new(),
         };
         let claim = root.claim(&record)?;
         Ok(Self { claim, record })
@@ -61,6 +62,22 @@ impl Owned {
     /// As for [`Claim::note`].
     pub fn note_directory(&mut self, dir: PathBuf) -> Result<(), OwnerError> {
         self.record.directories.push(dir);
+        self.claim.note(&self.record)
+    }
+
+    /// Notes interfaces of a network namespace that are about to lead to the VM.
+    ///
+    /// # Errors
+    /// As for [`Claim::note`].
+    pub fn note_redirected(&mut self, namespace: &Path, interfaces: &[String]) -> Result<(), OwnerError> {
+        // Whoever repairs is in another directory.
+        let namespace =
+            std::path::absolute(namespace).map_err(OwnerError::io("resolving the path", namespace))?;
+        let redirected = interfaces.iter().map(|interface| Redirected {
+            namespace: namespace.clone(),
+            interface: interface.clone(),
+        });
+        self.record.redirected.extend(redirected);
         self.claim.note(&self.record)
     }
 

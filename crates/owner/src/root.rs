@@ -330,6 +330,7 @@ mod tests {
             bundle: "/bundle".into(),
             hypervisor: None,
             directories: Vec::new(),
+            redirected: Vec::new(),
         }
     }
 
