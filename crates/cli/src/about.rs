@@ -116,7 +116,7 @@ fn described(network: &VmNetwork) -> Value {
     let adapters = network
         .nics
         .iter()
-        .zip(&network.requests)
+        .zip(network.settings())
         .map(|(nic, request)| adapter(nic, request));
     json!({
         "kind": kind,

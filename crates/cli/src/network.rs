@@ -2,8 +2,9 @@
 
 use std::{fs, net::IpAddr, path::Path};
 
-use anyhow::{Context, Result, anyhow, bail};
-use cofferdam_network::{Resolver, Tap, interfaces};
+use anyhow::{Context, Result, bail};
+use cofferdam_network::{Adapters, Resolver, Tap, interfaces};
+use cofferdam_owner::Owned;
 use cofferdam_protocol::settings::{IpConfig, ModificationRequest, Network, RequestType, Resource, Route};
 use cofferdam_qemu::{Nic, NicLink, USER_GATEWAY, USER_GUEST, USER_NAME_SERVER, USER_PREFIX_LENGTH};
 use cofferdam_vm::UtilityVm;
@@ -47,15 +48,19 @@ pub(crate) struct VmNetwork {
     /// The adapters for QEMU.
     pub(crate) nics: Vec<Nic>,
     /// What the guest is told of each.
-    pub(crate) requests: Vec<Network>,
-    taps: Vec<Tap>,
+    requests: Vec<ModificationRequest>,
+    adapters: Adapters,
 }
 
 impl VmNetwork {
-    /// Makes ready what is meant; `usual` where nothing is said.
-    pub(crate) fn prepare(args: &NetworkArgs, usual: NetworkKind) -> Result<Self> {
+    /// Makes ready what is meant; `usual` where nothing is said. What of the host is changed is noted before it is.
+    pub(crate) fn prepare(args: &NetworkArgs, usual: NetworkKind, owned: &mut Owned) -> Result<Self> {
         match wanted(args, usual) {
-            NetworkKind::None => Ok(Self::of(Vec::new(), Vec::new(), Vec::new())),
+            NetworkKind::None => Ok(Self {
+                nics: Vec::new(),
+                requests: Vec::new(),
+                adapters: Adapters::default(),
+            }),
             NetworkKind::User => {
                 let forwards = args.publish.iter().flat_map(|ports| ports.0.clone()).collect();
                 let nic = Nic {
@@ -63,17 +68,21 @@ impl VmNetwork {
                     mtu: None,
                     link: NicLink::User { forwards },
                 };
-                Ok(Self::of(vec![nic], vec![settings(args)], Vec::new()))
+                let request = ModificationRequest {
+                    request_type: RequestType::Add,
+                    resource: Resource::Network(settings(args)),
+                };
+                Ok(Self {
+                    nics: vec![nic],
+                    requests: vec![request],
+                    adapters: Adapters::default(),
+                })
             }
-            NetworkKind::Namespace(path) => Self::in_place_of(args, &path),
+            NetworkKind::Namespace(path) => Self::in_place_of(args, &path, owned),
         }
     }
 
-    fn of(nics: Vec<Nic>, requests: Vec<Network>, taps: Vec<Tap>) -> Self {
-        Self { nics, requests, taps }
-    }
-
-    fn in_place_of(args: &NetworkArgs, namespace: &Path) -> Result<Self> {
+    fn in_place_of(args: &NetworkArgs, namespace: &Path, owned: &mut Owned) -> Result<Self> {
         let names = interfaces(namespace).map_err(told)?;
         if names.is_empty() {
             bail!(
@@ -81,32 +90,35 @@ impl VmNetwork {
                 namespace.display()
             );
         }
-        let mut network = Self::of(Vec::new(), Vec::new(), Vec::new());
-        for name in names {
-            let mut tap = Tap::join(namespace, &name).map_err(told)?;
-            tap.description_mut().resolver = resolver(args);
+        owned.note_redirected(namespace, &names)?;
+        let mut adapters = Adapters::join(namespace, &names).map_err(told)?;
+        adapters.ask(&resolver(args));
+        let nic = |tap: &Tap| {
             let description = tap.description();
-            network
-                .nics
-                .push(Nic::on_tap(description.mac.0, description.mtu, tap.device()));
-            network
-                .requests
-                .push(description.settings(&description.mac.to_string()));
-            network.taps.push(tap);
-        }
-        Ok(network)
+            Nic::on_tap(description.mac.0, description.mtu, tap.device())
+        };
+        Ok(Self {
+            nics: adapters.taps().map(nic).collect(),
+            requests: adapters.requests(),
+            adapters,
+        })
+    }
+
+    /// What the guest is told of each adapter.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = &Network> {
+        self.requests
+            .iter()
+            .filter_map(|request| match &request.resource {
+                Resource::Network(settings) => Some(settings),
+                _ => None,
+            })
     }
 
     /// Has the guest configure its adapters.
     pub(crate) async fn configure(&self, vm: &UtilityVm) -> Result<()> {
         for request in &self.requests {
-            let request = ModificationRequest {
-                request_type: RequestType::Add,
-                resource: Resource::Network(request.clone()),
-            };
-            vm.bridge()
-                .modify(request)
-                .await
+            let configured = vm.bridge().modify(request.clone()).await;
+            configured
                 .map_err(told)
                 .context("configuring the utility VM's network")?;
         }
@@ -115,18 +127,8 @@ impl VmNetwork {
 
     /// Gives interfaces their places back, once the VM is gone.
     pub(crate) fn close(self) -> Result<()> {
-        let failed: Vec<String> = self
-            .taps
-            .into_iter()
-            .filter_map(|tap| Some(tap.remove().err()?.to_string()))
-            .collect();
-        match failed.is_empty() {
-            true => Ok(()),
-            false => Err(anyhow!(
-                "giving back what the network took: {}",
-                failed.join("; ")
-            )),
-        }
+        let removed = self.adapters.remove().map_err(told);
+        removed.context("giving back what the network took")
     }
 }
 

@@ -13,11 +13,13 @@
 //! ```
 //!
 //! Two further names are for the agent itself: `runtime` performs one operation of the container runtime in a
-//! process of its own, `session` gives a program a terminal.
+//! process of its own, `session` gives a program a terminal. One is for the host: `connect` leads a connection into the
+//! VM ([`connect`]).
 
 mod agent;
 mod args;
 mod bridge;
+mod connect;
 mod container;
 mod error;
 mod init;
@@ -40,6 +42,7 @@ pub fn run() -> ExitCode {
     let mut arguments = env::args_os().skip(1).peekable();
     match arguments.peek().and_then(|first| first.to_str()) {
         Some(runtime::RUNTIME) => return runtime::child::main(),
+        Some(connect::CONNECT) => return connect::main(arguments.skip(1)),
         Some(process::vm::SESSION) => {
             let words: Vec<String> = arguments
                 .skip(1)

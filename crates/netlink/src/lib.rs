@@ -34,3 +34,4 @@ pub use link::Link;
 pub use prefix::{MacAddress, Prefix};
 pub use route::Route;
 pub use socket::Netlink;
+pub use traffic::Ingress;

@@ -5,12 +5,14 @@ use rustix::io::Errno;
 use crate::{
     Netlink, NetlinkError,
     error::Result,
-    message::{CREATE, EXCLUSIVE},
+    message::{CREATE, EXCLUSIVE, attributes, i32_at, u32_at},
 };
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
+const RTM_GETQDISC: u16 = 38;
 const RTM_NEWTFILTER: u16 = 44;
+const RTM_GETTFILTER: u16 = 46;
 /// Bytes of `struct tcmsg`.
 const FIXED: usize = 20;
 const TCA_KIND: u16 = 1;
@@ -34,7 +36,57 @@ const MIRRED_PARAMETERS: u16 = 2;
 const STOLEN: i32 = 4;
 const EGRESS_REDIRECT: i32 = 1;
 
+/// What becomes of what an interface receives before its own kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingress {
+    /// It has no ingress queue of this kind.
+    Absent,
+    /// It has one, and nothing is on it.
+    Empty,
+    /// It goes out of the interface of this number; of none any more, where that is 0.
+    Redirected(i32),
+    /// Something else.
+    Other,
+}
+
 impl Netlink {
+    /// Looks at what [`Netlink::redirect`] sets up.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ingress(&mut self, of: i32) -> Result<Ingress> {
+        let mut ingress = Ingress::Absent;
+        let action = format!("looking for an ingress queue of interface {of}");
+        self.dump(&action, RTM_GETQDISC, &header(of, 0, 0, 0), |kind, body| {
+            // Of all interfaces, on kernels that do not filter.
+            if kind == RTM_NEWQDISC && i32_at(body, 4)? == of && u32_at(body, 12)? == INGRESS {
+                let name = attribute(body.get(FIXED..)?, TCA_KIND);
+                if name == Some(b"ingress\0".as_slice()) {
+                    ingress = Ingress::Empty;
+                }
+            }
+            Some(())
+        })?;
+        if ingress == Ingress::Absent {
+            return Ok(ingress);
+        }
+        let action = format!("looking at the ingress queue of interface {of}");
+        let fixed = header(of, 0, INGRESS_HANDLE, 0);
+        self.dump(&action, RTM_GETTFILTER, &fixed, |kind, body| {
+            if kind == RTM_NEWTFILTER && i32_at(body, 4)? == of {
+                let found = redirection(body.get(FIXED..)?);
+                ingress = match (ingress, found) {
+                    (redirected @ Ingress::Redirected(_), _) => redirected,
+                    (_, Some(to)) => Ingress::Redirected(to),
+                    // The classifier's tables are told of beside what is in them.
+                    (_, None) => Ingress::Other,
+                };
+            }
+            Some(())
+        })?;
+        Ok(ingress)
+    }
+
     /// Sends everything that interface `from` receives out of interface `to`.
     ///
     /// The classifier is `u32` with a key that matches everything, which more kernels have than `matchall`.
@@ -89,6 +141,22 @@ impl Netlink {
             done => done,
         }
     }
+}
+
+/// Where the first action of a filter of ours sends what it gets.
+fn redirection(filter: &[u8]) -> Option<i32> {
+    let options = attribute(filter, TCA_OPTIONS)?;
+    let first = attribute(attribute(options, U32_ACTIONS)?, 1)?;
+    if attribute(first, ACTION_KIND)? != b"mirred\0" {
+        return None;
+    }
+    let parameters = attribute(attribute(first, ACTION_OPTIONS)?, MIRRED_PARAMETERS)?;
+    (i32_at(parameters, 20)? == EGRESS_REDIRECT).then(|| i32_at(parameters, 24))?
+}
+
+fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut found = attributes(bytes).filter(|(kind, _)| *kind == wanted);
+    found.next().map(|(_, value)| value)
 }
 
 /// `struct tcmsg`.

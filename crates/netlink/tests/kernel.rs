@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use cofferdam_netlink::{Neighbour, Netlink, Route};
+use cofferdam_netlink::{Ingress, Neighbour, Netlink, Route};
 use nix::sched::{CloneFlags, unshare};
 
 /// A namespace with two interfaces that are each other's ends, `a` and `b`. Children of this thread are in it too.
@@ -131,10 +131,30 @@ fn everything_received_is_redirected_until_it_is_stopped() {
         "{filters}"
     );
     assert!(kernel.redirect(b, c).is_err(), "there is one queue");
+    assert_eq!(kernel.ingress(b).unwrap(), Ingress::Redirected(c));
+    assert_eq!(kernel.ingress(c).unwrap(), Ingress::Absent);
+    ip("link delete c");
+    assert_eq!(kernel.ingress(b).unwrap(), Ingress::Redirected(0), "to nowhere");
     for _again in 0..2 {
         kernel.stop_redirecting(b).unwrap();
     }
     assert!(!told("tc", "qdisc show dev b").contains("ingress"));
+    assert_eq!(kernel.ingress(b).unwrap(), Ingress::Absent);
+    for (added, expected) in [
+        ("qdisc add dev b clsact", Ingress::Absent),
+        ("qdisc replace dev b ingress", Ingress::Empty),
+        (
+            "filter add dev b ingress u32 match u32 0 0 flowid 1:1",
+            Ingress::Other,
+        ),
+    ] {
+        if added.contains("replace") {
+            told("tc", "qdisc delete dev b clsact");
+        }
+        told("tc", added);
+        assert_eq!(kernel.ingress(b).unwrap(), expected, "{added}");
+    }
+    kernel.stop_redirecting(b).unwrap();
     assert!(kernel.redirect(b, 9999).is_err());
     assert!(
         !told("tc", "qdisc show dev b").contains("ingress"),

@@ -35,4 +35,13 @@ pub enum NetworkError {
         /// What speaks against it.
         problem: &'static str,
     },
+    /// More than one thing went wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<NetworkError>),
+    /// It is the host's, or this process's own.
+    #[error("network namespace {}: it is the host's or this process's own; its loopback addresses stay theirs", namespace.display())]
+    OwnNamespace {
+        /// Which.
+        namespace: PathBuf,
+    },
 }

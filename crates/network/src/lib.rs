@@ -3,7 +3,8 @@
 //! Whoever makes a pod's network (CNI plugins, `ip netns`) puts an interface into a network namespace and gives it
 //! addresses and routes. [`Tap::join`] makes a tap device there and redirects what the one receives to the other, both ways:
 //! the VM then sends and receives as if it were that interface, with its hardware address. What the guest has to be told is
-//! read from the interface ([`Description`]).
+//! read from the interface ([`Description`]). [`Loopback::take`] gets what connects to the namespace's own addresses, to be
+//! carried into the VM in another way.
 //!
 //! ```no_run
 //! # fn example() -> Result<(), cofferdam_network::NetworkError> {
@@ -21,14 +22,18 @@
 //! ```
 //!
 //! Modules: `namespace` does things inside of a network namespace, `device` opens tap devices, `description` says what an
-//! interface is, `tap` joins the two.
+//! interface is, `tap` joins the two and `adapters` all of a pod's; `loopback` takes the namespace's own addresses.
 
+mod adapters;
 mod description;
 mod device;
 mod error;
+mod loopback;
 mod namespace;
 mod tap;
 
+pub use adapters::Adapters;
 pub use description::{Description, Resolver};
 pub use error::NetworkError;
-pub use tap::{Tap, interfaces, restore};
+pub use loopback::{Loopback, asked_for};
+pub use tap::{Redirection, Tap, interfaces, redirection, restore};

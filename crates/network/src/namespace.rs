@@ -12,11 +12,17 @@ pub(crate) fn inside<T: Send>(
     path: &Path,
     work: impl FnOnce() -> Result<T, NetworkError> + Send,
 ) -> Result<T, NetworkError> {
-    let failed = |source: io::Error| NetworkError::Io {
-        action: format!("entering the network namespace {}", path.display()),
-        source,
-    };
-    let namespace = File::open(path).map_err(failed)?;
+    let namespace = File::open(path).map_err(|source| failed(path, source))?;
+    inside_of(&namespace, path, work)
+}
+
+/// As [`inside`], in a network namespace that is open; `path` is for words only.
+pub(crate) fn inside_of<T: Send>(
+    namespace: &File,
+    path: &Path,
+    work: impl FnOnce() -> Result<T, NetworkError> + Send,
+) -> Result<T, NetworkError> {
+    let failed = |source: io::Error| failed(path, source);
     thread::scope(|scope| {
         let entered = thread::Builder::new()
             .name("network".to_owned())
@@ -31,4 +37,11 @@ pub(crate) fn inside<T: Send>(
             Err(panicked) => std::panic::resume_unwind(panicked),
         }
     })
+}
+
+fn failed(path: &Path, source: io::Error) -> NetworkError {
+    NetworkError::Io {
+        action: format!("entering the network namespace {}", path.display()),
+        source,
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use cofferdam_netlink::{Link, Netlink, NetlinkError};
+use cofferdam_netlink::{Ingress, Link, Netlink, NetlinkError};
 
 use crate::{description::Description, device, error::NetworkError, namespace::inside};
 
@@ -129,8 +129,20 @@ impl Drop for Tap {
 /// # Errors
 /// The system's.
 pub fn restore(namespace: &Path, interface: &str) -> Result<(), NetworkError> {
+    on_interface(namespace, interface, |kernel, link| {
+        kernel.stop_redirecting(link.index)
+    })
+    .map(|_| ())
+}
+
+/// Does something with an interface; `None` where it or its namespace is gone.
+fn on_interface<T: Send>(
+    namespace: &Path,
+    interface: &str,
+    work: impl FnOnce(&mut Netlink, &Link) -> Result<T, NetlinkError> + Send,
+) -> Result<Option<T>, NetworkError> {
     if matches!(fs::metadata(namespace), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
-        return Ok(());
+        return Ok(None);
     }
     inside(namespace, || {
         let failed = |source| NetworkError::Kernel {
@@ -138,11 +150,39 @@ pub fn restore(namespace: &Path, interface: &str) -> Result<(), NetworkError> {
             source,
         };
         let mut kernel = Netlink::open().map_err(failed)?;
-        let Some(link) = named(&mut kernel, interface).map_err(failed)? else {
-            return Ok(());
-        };
-        kernel.stop_redirecting(link.index).map_err(failed)
+        match named(&mut kernel, interface).map_err(failed)? {
+            Some(link) => work(&mut kernel, &link).map(Some).map_err(failed),
+            None => Ok(None),
+        }
     })
+}
+
+/// How it stands with the redirection of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirection {
+    /// It is not redirected, or is no more.
+    Absent,
+    /// It leads to a device that is gone, or was never completed: what a killed owner has left.
+    Abandoned,
+    /// It leads to a device that somebody has open.
+    InUse,
+}
+
+/// How it stands with the redirection of an interface: whether [`restore`] is due. Nothing is changed.
+///
+/// # Errors
+/// The system's.
+pub fn redirection(namespace: &Path, interface: &str) -> Result<Redirection, NetworkError> {
+    let found = on_interface(namespace, interface, |kernel, link| {
+        Ok(match kernel.ingress(link.index)? {
+            Ingress::Absent | Ingress::Other => Redirection::Absent,
+            Ingress::Redirected(to) if kernel.links()?.iter().any(|link| link.index == to) => {
+                Redirection::InUse
+            }
+            Ingress::Empty | Ingress::Redirected(_) => Redirection::Abandoned,
+        })
+    });
+    Ok(found?.unwrap_or(Redirection::Absent))
 }
 
 /// The names of the interfaces in a network namespace that a VM's adapter can take the place of: Ethernet, and up.

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use cofferdam_network::NetworkError;
+
 /// Why an owner's directory could not be made, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
@@ -59,6 +61,9 @@ pub enum OwnerError {
         /// The auto-managed disks.
         files: Vec<PathBuf>,
     },
+    /// An interface that led to the VM could not be looked at, or be given its place back.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The record cannot be understood.
     #[error("{path}: {source}", path = path.display())]
     Record {

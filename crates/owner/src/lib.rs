@@ -32,6 +32,6 @@ pub use crate::{
     error::OwnerError,
     owned::Owned,
     process::ProcessId,
-    record::{Isolation, Record},
+    record::{Isolation, Record, Redirected},
     root::{Claim, Entry, Root},
 };

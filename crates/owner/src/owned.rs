@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cofferdam_journal::{Journal, Replay};
 
-use crate::{Claim, Ended, Entry, Isolation, OwnerError, ProcessId, Record, Root};
+use crate::{Claim, Ended, Entry, Isolation, OwnerError, ProcessId, Record, Redirected, Root};
 
 /// The longest path of an owner's directory below which the VM's socket `/vmXXXX/vsock` fits (unix(7): 107 bytes).
 const MAX_OWNER_PATH: usize = 94;
@@ -30,6 +30,7 @@ impl Owned {
             bundle: bundle.to_owned(),
             hypervisor: None,
             directories: Vec::new(),
+            redirected: Vec::new(),
         };
         let claim = root.claim(&record)?;
         Ok(Self { claim, record })
@@ -67,6 +68,22 @@ impl Owned {
     /// As for [`Claim::note`].
     pub fn note_directory(&mut self, dir: PathBuf) -> Result<(), OwnerError> {
         self.record.directories.push(dir);
+        self.claim.note(&self.record)
+    }
+
+    /// Notes interfaces of a network namespace that are about to lead to the VM.
+    ///
+    /// # Errors
+    /// As for [`Claim::note`].
+    pub fn note_redirected(&mut self, namespace: &Path, interfaces: &[String]) -> Result<(), OwnerError> {
+        // Whoever repairs is in another directory.
+        let namespace =
+            std::path::absolute(namespace).map_err(OwnerError::io("resolving the path", namespace))?;
+        let redirected = interfaces.iter().map(|interface| Redirected {
+            namespace: namespace.clone(),
+            interface: interface.clone(),
+        });
+        self.record.redirected.extend(redirected);
         self.claim.note(&self.record)
     }
 
@@ -140,7 +157,7 @@ mod tests {
         assert_eq!(root.entry("web").unwrap().ended(), None);
         owned.keep(&ended).unwrap();
         let entry = root.entry("web").unwrap();
-        assert!(!entry.is_alive());
+        assert!(crate::root::tests::dies(&entry));
         assert_eq!(entry.ended(), Some(ended));
         let taken = Owned::claim(&root, "web", Path::new("/"), Isolation::Vm).unwrap_err();
         assert_eq!(

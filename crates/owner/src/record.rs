@@ -24,6 +24,19 @@ pub struct Record {
     /// Directories of its own outside of this one: the hypervisor's sockets.
     #[serde(default)]
     pub directories: Vec<PathBuf>,
+    /// Interfaces whose place adapters of its VM have taken, or were about to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirected: Vec<Redirected>,
+}
+
+/// An interface of a network namespace that leads to a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Redirected {
+    /// The namespace's file.
+    pub namespace: PathBuf,
+    /// The interface's name in it.
+    pub interface: String,
 }
 
 /// Where containers run.

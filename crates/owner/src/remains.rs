@@ -1,7 +1,8 @@
 //! What a dead owner left, found from its record and its journal, and freed.
 //!
 //! The devices of a VM are gone with the VM, and the VM's process is tied to its owner's; that it really is gone is
-//! looked up, not believed. What outlives both are files that were to be deleted, and directories.
+//! looked up, not believed. What outlives both are files that were to be deleted, directories, and interfaces that lead to a
+//! device that is gone.
 
 use std::{
     fmt, fs, io,
@@ -11,9 +12,10 @@ use std::{
 
 use cofferdam_journal::{Held, JournalError, ManagedFile, Replay};
 use cofferdam_ledger::{Request, request::HostRequest};
+use cofferdam_network::{Redirection, redirection, restore};
 use serde::Serialize;
 
-use crate::{Entry, Isolation, OwnerError, ProcessId, Record, root::RECORD};
+use crate::{Entry, Isolation, OwnerError, ProcessId, Record, Redirected, root::RECORD};
 
 /// One thing, and what is to be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,6 +60,8 @@ pub enum Remedy {
     Delete(ManagedFile),
     /// The directory is removed with all that is in it.
     Remove(PathBuf),
+    /// The interface gets its place back.
+    Restore(Redirected),
 }
 
 impl fmt::Display for Remedy {
@@ -66,6 +70,7 @@ impl fmt::Display for Remedy {
             Self::Kill(_) => "kill",
             Self::Delete(_) => "delete",
             Self::Remove(_) => "remove",
+            Self::Restore(_) => "restore",
         })
     }
 }
@@ -117,6 +122,10 @@ pub fn find(entry: &Entry) -> Remains {
         state: State::LeftBehind,
         remedy: Some(Remedy::Remove(dir.clone())),
     }));
+    let hypervisor = record.as_ref().and_then(|record| record.hypervisor);
+    let in_use = hypervisor.is_some_and(ProcessId::is_alive);
+    let redirected = record.iter().flat_map(|record| &record.redirected);
+    remains.extend(redirected.filter_map(|redirected| left_redirected(redirected, in_use)));
     Remains {
         record,
         replay,
@@ -159,6 +168,23 @@ fn managed(file: &ManagedFile) -> Option<Remain> {
     })
 }
 
+/// `None` where it is not redirected any more. With `in_use`, whoever uses it is still to be killed.
+fn left_redirected(redirected: &Redirected, in_use: bool) -> Option<Remain> {
+    let Redirected { namespace, interface } = redirected;
+    let found = redirection(namespace, interface);
+    let state = match found {
+        Ok(Redirection::Absent) => return None,
+        Ok(Redirection::InUse) if !in_use => State::NotOurs,
+        // What cannot be looked at is tried, and that tells why.
+        Ok(Redirection::Abandoned | Redirection::InUse) | Err(_) => State::LeftBehind,
+    };
+    Some(Remain {
+        what: format!("redirected interface {interface} in {}", namespace.display()),
+        state,
+        remedy: (state == State::LeftBehind).then(|| Remedy::Restore(redirected.clone())),
+    })
+}
+
 /// Performs one remedy. What is gone meanwhile counts as freed.
 ///
 /// # Errors
@@ -184,6 +210,11 @@ pub fn free(remedy: &Remedy) -> Result<(), OwnerError> {
         Remedy::Remove(dir) => removable(dir)
             .and_then(|()| absent_is_fine(fs::remove_dir_all(dir)))
             .map_err(OwnerError::io("removing", dir)),
+        // As with a file: another VM may have taken its place meanwhile.
+        Remedy::Restore(Redirected { namespace, interface }) => match redirection(namespace, interface)? {
+            Redirection::Abandoned => Ok(restore(namespace, interface)?),
+            Redirection::Absent | Redirection::InUse => Ok(()),
+        },
     }
 }
 
@@ -253,6 +284,7 @@ mod tests {
             bundle: "/bundle".into(),
             hypervisor: Some(ProcessId::of(hypervisor.id()).unwrap()),
             directories: vec![sockets.clone()],
+            redirected: Vec::new(),
         };
         let claim = root.claim(&record).unwrap();
         for (lun, path) in [(0, &managed), (1, &replaced)] {

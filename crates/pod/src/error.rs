@@ -114,4 +114,13 @@ pub enum PodError {
         /// What happened instead.
         what: String,
     },
+    /// A connection could not be led to a service in the VM, or broke there.
+    #[error("leading a connection to {to} in the VM: {source}")]
+    Connection {
+        /// The address that was asked for first.
+        to: String,
+        /// What the guest says of it, or the way to the guest.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

@@ -13,7 +13,10 @@
 //!
 //! Only an init is paused, and only while it runs; resumed, it runs again. A start that fails leads from starting to stopped. Everything that happened is told once, in order, as an [`Event`].
 //! No lock is held over anything that waits.
+//!
+//! [`connect`] leads a client's connection to a service of theirs.
 
+mod connection;
 mod container;
 mod endpoints;
 mod error;
@@ -26,6 +29,7 @@ mod pod;
 mod process;
 
 pub use crate::{
+    connection::connect,
     container::NewContainer,
     endpoints::{Endpoints, Streams},
     error::PodError,

@@ -12,7 +12,7 @@ use cofferdam_task::timestamp;
 use containerd_shim::{Flags, api::DeleteResponse, protos::protobuf::Message};
 use std::io::Write;
 
-use crate::{address, configuration, machine, network, rootfs};
+use crate::{configuration, machine, rootfs};
 
 /// How long an owner that is just ending may take.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -28,17 +28,8 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
         bundle => Path::new(bundle),
     };
     let unmounted = rootfs::unmount(bundle);
-    // A container of a pod has its sandbox's network, which lives as long as the sandbox's VM.
-    let restored = match address::spec_of(bundle) {
-        Ok(spec) if address::group(&spec, &flags.id) == flags.id => {
-            network::namespace_of(&spec).map_or(Ok(()), |namespace| network::clear(&namespace))
-        }
-        // A bundle that is gone has no network either.
-        _ => Ok(()),
-    };
     cleared?;
     unmounted?;
-    restored?;
     let mut response = DeleteResponse::new();
     response.exit_status = KILLED;
     response.exited_at = Some(timestamp(SystemTime::now())).into();

@@ -4,15 +4,12 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
 use cofferdam_backend::Backend;
+use cofferdam_network::Adapters;
 use cofferdam_owner::{Isolation, Owned};
 use cofferdam_qemu::QemuBackend;
 use cofferdam_vm::{BootOptions, UtilityVm};
 
-use crate::{
-    address, configuration,
-    network::{self, Adapters},
-    sizing,
-};
+use crate::{address, configuration, forward::Forwarding, network, sizing};
 
 /// The name under which the owner is recorded.
 pub(crate) fn owner_name(namespace: &str, group: &str) -> String {
@@ -23,6 +20,7 @@ pub(crate) fn owner_name(namespace: &str, group: &str) -> String {
 pub(crate) struct Machine {
     owned: Owned,
     adapters: Adapters,
+    forwarding: Option<Forwarding>,
     vm: Arc<UtilityVm>,
     hypervisor: u32,
 }
@@ -36,8 +34,8 @@ impl Machine {
         let mut owned = Owned::claim(&configuration::root(), name, bundle, Isolation::Vm)?;
         config.runtime_dir = owned.place_for_sockets();
         let made = async {
-            let adapters = Adapters::join(namespace.as_deref())?;
-            config.network = adapters.nics();
+            let adapters = network::join(namespace.as_deref(), &mut owned)?;
+            config.network = network::nics(&adapters);
             let backend = QemuBackend::new(config).context("preparing the utility VM")?;
             let (vm, hypervisor) = booted(Arc::new(backend), &mut owned, &adapters).await?;
             Ok((adapters, vm, hypervisor))
@@ -46,6 +44,7 @@ impl Machine {
             Ok((adapters, vm, hypervisor)) => Ok(Self {
                 owned,
                 adapters,
+                forwarding: Forwarding::begin(namespace.as_deref(), &vm),
                 vm,
                 hypervisor,
             }),
@@ -73,9 +72,14 @@ impl Machine {
 
     /// Ends the VM, which holds nothing any more, and the record.
     pub(crate) async fn end(self) -> Result<()> {
+        drop(self.forwarding);
         let stopped = self.vm.backend().stop().await.context("ending the utility VM");
         let removed = self.adapters.remove().context("giving the pod's interfaces back");
-        let closed = self.owned.close().context("ending its owner's record");
+        // A record that stays leads whoever repairs to what could not be given back.
+        let closed = match &removed {
+            Ok(()) => self.owned.close().context("ending its owner's record"),
+            Err(_) => Ok(()),
+        };
         stopped.map(drop).and(removed).and(closed)
     }
 }
@@ -106,6 +110,6 @@ async fn ready(
     adapters: &Adapters,
 ) -> Result<(Arc<UtilityVm>, u32)> {
     owned.note_hypervisor(backend.process_id())?;
-    adapters.configure(&vm).await?;
+    network::configure(adapters, &vm).await?;
     Ok((vm, backend.process_id().unwrap_or_default()))
 }

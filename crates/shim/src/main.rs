@@ -7,6 +7,7 @@
 mod address;
 mod configuration;
 mod delete;
+mod forward;
 mod log;
 mod machine;
 mod network;

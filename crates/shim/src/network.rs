@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use cofferdam_network::{Tap, interfaces, restore};
+use cofferdam_network::{Adapters, Tap, interfaces};
+use cofferdam_owner::Owned;
 use cofferdam_plan::Spec;
-use cofferdam_protocol::settings::{ModificationRequest, RequestType, Resource};
 use cofferdam_qemu::Nic;
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
@@ -33,64 +33,30 @@ fn is_own(path: &Path) -> bool {
     }
 }
 
-/// The adapters of a VM that have taken interfaces' places. Dropped, they give them back.
-#[derive(Default)]
-pub(crate) struct Adapters(Vec<Tap>);
-
-impl Adapters {
-    /// Takes the place of every interface in the namespace. After a failure none is taken.
-    pub(crate) fn join(namespace: Option<&Path>) -> Result<Self> {
-        let mut joined = Vec::new();
-        if let Some(namespace) = namespace {
-            let names = interfaces(namespace).context("looking for the pod's interfaces")?;
-            for name in names {
-                let tap = Tap::join(namespace, &name);
-                joined.push(tap.with_context(|| format!("carrying {name} of the pod into its VM"))?);
-            }
-        }
-        Ok(Self(joined))
-    }
-
-    /// For QEMU.
-    pub(crate) fn nics(&self) -> Vec<Nic> {
-        let nic = |tap: &Tap| {
-            let description = tap.description();
-            Nic::on_tap(description.mac.0, description.mtu, tap.device())
-        };
-        self.0.iter().map(nic).collect()
-    }
-
-    /// Has the guest set them up as the interfaces were.
-    pub(crate) async fn configure(&self, vm: &UtilityVm) -> Result<()> {
-        for tap in &self.0 {
-            let description = tap.description();
-            let digits: String = description.mac.to_string().replace(':', "");
-            let request = ModificationRequest {
-                request_type: RequestType::Add,
-                resource: Resource::Network(
-                    description.settings(&format!("00000000-0000-0000-0000-{digits}")),
-                ),
-            };
-            let added = vm.bridge().modify(request).await;
-            added.with_context(|| format!("setting up the adapter {} in the VM", description.mac))?;
-        }
-        Ok(())
-    }
-
-    /// Gives the interfaces their places back.
-    pub(crate) fn remove(self) -> Result<()> {
-        let outcomes: Vec<_> = self.0.into_iter().map(Tap::remove).collect();
-        Ok(outcomes.into_iter().collect::<Result<(), _>>()?)
-    }
+/// Takes the place of every interface in the namespace, which is noted before it is done. After a failure none is taken.
+pub(crate) fn join(namespace: Option<&Path>, owned: &mut Owned) -> Result<Adapters> {
+    let Some(namespace) = namespace else {
+        return Ok(Adapters::default());
+    };
+    let names = interfaces(namespace).context("looking for the pod's interfaces")?;
+    owned.note_redirected(namespace, &names)?;
+    Adapters::join(namespace, &names).context("carrying the pod's interfaces into its VM")
 }
 
-/// Gives back what a killed owner had taken.
-pub(crate) fn clear(namespace: &Path) -> Result<()> {
-    if !namespace.exists() {
-        return Ok(());
-    }
-    for name in interfaces(namespace)? {
-        restore(namespace, &name)?;
+/// For QEMU.
+pub(crate) fn nics(adapters: &Adapters) -> Vec<Nic> {
+    let nic = |tap: &Tap| {
+        let description = tap.description();
+        Nic::on_tap(description.mac.0, description.mtu, tap.device())
+    };
+    adapters.taps().map(nic).collect()
+}
+
+/// Has the guest set them up as the interfaces were.
+pub(crate) async fn configure(adapters: &Adapters, vm: &UtilityVm) -> Result<()> {
+    for request in adapters.requests() {
+        let added = vm.bridge().modify(request).await;
+        added.context("setting up the pod's network in the VM")?;
     }
     Ok(())
 }

@@ -116,10 +116,16 @@ async fn run(
     } else {
         NetworkKind::User
     };
-    let network = VmNetwork::prepare(&args.network, usual)?;
-    config.network.clone_from(&network.nics);
     // From here on somebody else can find what this process has taken.
     let mut owned = Owned::claim(root, &subject.id, &bundle, Isolation::Vm)?;
+    let network = match VmNetwork::prepare(&args.network, usual, &mut owned) {
+        Ok(network) => network,
+        Err(error) => {
+            owned.close()?;
+            return Err(error.into());
+        }
+    };
+    config.network.clone_from(&network.nics);
     // Not where it is to outlive its owner.
     config.runtime_dir = owned.place_for_sockets().filter(|_| !args.vm.keep_on_failure);
     let dir = owned.dir().to_owned();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod connections;
 mod goes_away;
 mod limits;
 mod loggers;

@@ -209,3 +209,17 @@ pub(crate) struct SandboxStatus {
     #[prost(message, optional, tag = "5")]
     pub(crate) network: Option<Id>,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PortForward {
+    #[prost(string, tag = "1")]
+    pub(crate) sandbox: String,
+    #[prost(int32, repeated, tag = "2")]
+    pub(crate) ports: Vec<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PortForwardResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) url: String,
+}

@@ -1,4 +1,4 @@
-//! Debian's containerd drives the shim: its own client ([`ctr`]), and its CRI plugin ([`pods`]);
+//! Debian's containerd drives the shim: its own client ([`ctr`]), and its CRI plugin ([`pods`], [`port_forward`]);
 //! this project's own commands see what they do ([`seen`]). Needs root, a VM,
 //! containerd's programs and the CNI plugins.
 
@@ -11,4 +11,5 @@ mod image;
 mod limits;
 mod loggers;
 mod pods;
+mod port_forward;
 mod seen;
