@@ -51,6 +51,7 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Layer(command) => layer::execute(&command),
         Command::Run(args) => run_command(&root, &args),
         Command::Exec(args) => task::exec(&root, &args),
+        Command::Cp(args) => task::cp(&root, &args),
         Command::Kill(args) => task::kill(&root, &args),
         Command::Pause(args) => task::pause(&root, &args),
         Command::Resume(args) => task::resume(&root, &args),

@@ -4,6 +4,8 @@ use std::io;
 
 use cofferdam_archive::ArchiveError;
 
+use crate::root::without_slashes;
+
 /// Why something was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
@@ -43,7 +45,7 @@ pub enum CopyError {
 impl CopyError {
     pub(crate) fn refused(path: &[u8], reason: &'static str) -> Self {
         Self::Refused {
-            path: shown(path),
+            path: shown(without_slashes(path)),
             reason,
         }
     }

@@ -68,11 +68,11 @@ fn a_file_goes_into_a_directory_or_is_called_as_was_said() {
     }
     assert_eq!(
         scene.refused("/from/file", "/to/missing/"),
-        "/to/missing/: there is no such directory"
+        "/to/missing: there is no such directory"
     );
     assert_eq!(
         scene.refused("/from/file", "/to/taken/"),
-        "/to/taken/: it is no directory"
+        "/to/taken: it is no directory"
     );
     let missing = scene.refused("/from/file", "/to/missing/file");
     assert!(

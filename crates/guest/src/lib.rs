@@ -12,13 +12,14 @@
 //! cofferdam-agent --use-inouterr --stdio-dir DIR
 //! ```
 //!
-//! Two further names are for the agent itself: `runtime` performs one operation of the container runtime in a
-//! process of its own, `session` gives a program a terminal.
+//! Further names make it something else: `runtime` performs one operation of the container runtime in a process of its
+//! own, `session` gives a program a terminal, `archive` copies between a container's files and a stream ([`copying`]).
 
 mod agent;
 mod args;
 mod bridge;
 mod container;
+mod copying;
 mod error;
 mod init;
 mod log;
@@ -40,6 +41,7 @@ pub fn run() -> ExitCode {
     let mut arguments = env::args_os().skip(1).peekable();
     match arguments.peek().and_then(|first| first.to_str()) {
         Some(runtime::RUNTIME) => return runtime::child::main(),
+        Some(copying::ARCHIVE) => return copying::main(arguments.skip(1)),
         Some(process::vm::SESSION) => {
             let words: Vec<String> = arguments
                 .skip(1)

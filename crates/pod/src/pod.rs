@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     Endpoints, Event, Exit, NewContainer, PodError, ProcessName, Status,
-    container::Container,
+    container::{Container, Work},
     endpoints::StdinGate,
     process::{Patience, Process},
 };
@@ -196,7 +196,21 @@ impl Pod {
     pub fn exec(&self, name: &ProcessName, process: Value, endpoints: Endpoints) -> Result<(), PodError> {
         let container = self.container(&name.container)?;
         let exec = name.exec.as_deref().unwrap_or_default();
-        container.add_exec(exec, process, endpoints)?;
+        container.add_exec(exec, Work::Inside(process), endpoints)?;
+        self.tell(Event::ExecAdded { name: name.clone() });
+        Ok(())
+    }
+
+    /// Adds a process that copies files from a container's root or to it, over its standard streams. It is the agent's,
+    /// runs outside of the container, and is started, waited for, told of and deleted as one of [`Pod::exec`]. `order` is
+    /// the agent's to read.
+    ///
+    /// # Errors
+    /// [`PodError::State`] where the container has ended; [`PodError::Exists`].
+    pub fn copy(&self, name: &ProcessName, order: String, endpoints: Endpoints) -> Result<(), PodError> {
+        let container = self.container(&name.container)?;
+        let exec = name.exec.as_deref().unwrap_or_default();
+        container.add_exec(exec, Work::Copy(order), endpoints)?;
         self.tell(Event::ExecAdded { name: name.clone() });
         Ok(())
     }
@@ -366,6 +380,7 @@ impl Pod {
         };
         process.finish().await;
         if name.exec.is_none() {
+            container.end_copies().await;
             for exec in container.execs() {
                 exec.finish().await;
             }

@@ -13,5 +13,5 @@ pub use crate::{
     convert::timestamp,
     owner::{Owner, OwnerFailure, Up},
     server::serve,
-    service::Service,
+    service::{COPY, Service},
 };

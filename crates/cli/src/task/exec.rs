@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use cofferdam_runspec::Variable;
 use containerd_shim::{
     api::{
         CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest,
@@ -32,7 +33,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
     let mut signals = Signals::watch().context("watching for signals")?;
     let process = process(args)?;
-    let pipes = Pipes::make(task.entry.dir(), args)?;
+    let pipes = Pipes::make(task.entry.dir(), args.interactive, !args.tty)?;
     let exec_id = pipes.name();
     let mut spec = Any::new();
     spec.value = process.to_string().into_bytes();
@@ -163,27 +164,40 @@ fn process(args: &ExecArgs) -> Result<Value> {
     process.insert("args".to_owned(), json!(args.command));
     process.insert("terminal".to_owned(), args.tty.into());
     if let Some(dir) = &args.workdir {
+        if !dir.starts_with('/') {
+            bail!("--workdir {dir}: it is an absolute path");
+        }
         process.insert("cwd".to_owned(), dir.clone().into());
     }
     if let Some(user) = &args.user {
-        process.insert("user".to_owned(), numbers(user)?);
+        // The guest looks it up, in the container's own files: numbers too, for the groups and the home they have there.
+        process.insert("user".to_owned(), json!({ "username": user }));
+    }
+    if !args.env.is_empty() {
+        process.insert("cofferdamEnv".to_owned(), variables(&args.env)?.into());
     }
     Ok(process.into())
 }
 
-fn numbers(user: &str) -> Result<Value> {
-    let wrong = || format!("--user {user}: it is UID or UID:GID, in numbers");
-    let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
-    let number = |text: &str| text.parse::<u32>().with_context(wrong);
-    Ok(json!({ "uid": number(uid)?, "gid": number(gid)? }))
+/// Variables as the guest takes them: `NAME=value`, or `NAME` for one that is not to be there.
+fn variables(texts: &[String]) -> Result<Vec<String>> {
+    let own = |name: &str| std::env::var(name).ok();
+    let parsed = texts.iter().map(|text| Variable::parse(text, &own));
+    let text = |variable| match variable {
+        Variable::Set(name, value) => format!("{name}={value}"),
+        Variable::Unset(name) => name,
+    };
+    Ok(parsed
+        .map(|variable| variable.map(text))
+        .collect::<Result<_, _>>()?)
 }
 
 /// The FIFOs between us and the owner.
-struct Pipes {
+pub(super) struct Pipes {
     dir: tempfile::TempDir,
-    stdin: Option<String>,
-    stdout: String,
-    stderr: Option<String>,
+    pub(super) stdin: Option<String>,
+    pub(super) stdout: String,
+    pub(super) stderr: Option<String>,
 }
 
 /// One output on its way to ours.
@@ -193,7 +207,8 @@ struct Output {
 }
 
 impl Pipes {
-    fn make(place: &Path, args: &ExecArgs) -> Result<Self> {
+    /// In an owner's directory; those for input and error output where they are wanted.
+    pub(super) fn make(place: &Path, stdin: bool, stderr: bool) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("exec-")
             .tempdir_in(place)
@@ -205,15 +220,15 @@ impl Pipes {
             path.to_str().map(str::to_owned).context("the path is not UTF-8")
         };
         Ok(Self {
-            stdin: args.interactive.then(|| fifo("stdin")).transpose()?,
+            stdin: stdin.then(|| fifo("stdin")).transpose()?,
             stdout: fifo("stdout")?,
-            stderr: (!args.tty).then(|| fifo("stderr")).transpose()?,
+            stderr: stderr.then(|| fifo("stderr")).transpose()?,
             dir,
         })
     }
 
     /// A name that no other process of the container has.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let name = self.dir.path().file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
@@ -277,9 +292,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_numbers() {
-        assert_eq!(numbers("7").unwrap(), json!({ "uid": 7, "gid": 0 }));
-        assert_eq!(numbers("7:8").unwrap(), json!({ "uid": 7, "gid": 8 }));
-        assert!(numbers("web").is_err() && numbers("7:").is_err());
+    fn variables_are_set_or_taken_away() {
+        let texts = ["A=b=c", "EMPTY=", "COFFERDAM_NOBODY_HAS_THIS"].map(str::to_owned);
+        assert_eq!(variables(&texts).unwrap(), texts);
+        assert_eq!(
+            variables(&["PATH".to_owned()]).unwrap(),
+            [format!("PATH={}", std::env::var("PATH").unwrap())]
+        );
+        assert!(variables(&["=x".to_owned()]).is_err());
     }
 }

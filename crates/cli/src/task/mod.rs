@@ -1,6 +1,7 @@
 //! Commands for containers that run: each asks the process that owns the container, over containerd's task API.
 
 mod client;
+mod copy;
 mod exec;
 mod list;
 mod logs;
@@ -20,7 +21,7 @@ use containerd_shim::{
 use self::client::{Task, told};
 pub(crate) use self::serve::serve;
 use crate::{
-    args::{ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
+    args::{CpArgs, ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StatsArgs, StopArgs},
     exit::Exit,
 };
 
@@ -34,6 +35,15 @@ pub(crate) fn exec(root: &Root, args: &ExecArgs) -> Exit {
         Ok(status) => Exit::container(status),
         Err(error) => Exit::not_started(format!("{error:#}")),
     }
+}
+
+/// `cofferdam cp`.
+pub(crate) fn cp(root: &Root, args: &CpArgs) -> Exit {
+    let copy = match copy::Copy::of(args) {
+        Ok(copy) => copy,
+        Err(error) => return Exit::usage(format!("{error:#}")),
+    };
+    ended(blocking(copy.perform(root)))
 }
 
 /// `cofferdam kill`.
