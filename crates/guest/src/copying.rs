@@ -20,7 +20,10 @@ use std::{
 };
 
 use cofferdam_copy::{Order, Policy, Root, pack, unpack};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 use crate::container::spec::cgroup_path;
 
@@ -102,6 +105,10 @@ fn root_of(container: &str, pid: &str) -> Result<Root, String> {
         return Err(format!("process {pid} is not one of container {container}"));
     }
     let root = open(process, "root", as_place).map_err(gone)?;
+    let mounts = open(process, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC).map_err(gone)?;
+    // From outside of it a file that is a mount in it could be taken away, and the mount with it.
+    move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
+        .map_err(|error| format!("entering the mounts of container {container}: {error}"))?;
     Ok(Root::at(root))
 }
 

@@ -1,8 +1,11 @@
 //! This host's end of a copy: threads that may block, on files and on the pipe to the owner.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, BufReader, BufWriter, IsTerminal as _, Read, Write},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -77,9 +80,11 @@ pub(super) fn check(copy: &Copy) -> Result<()> {
             ..
         } => {
             // What goes wrong later is told then.
-            let path = std::path::Path::new(std::ffi::OsStr::new(std::str::from_utf8(path).unwrap_or(".")));
-            std::fs::symlink_metadata(path).with_context(|| format!("looking at {}", path.display()))?;
-            Ok(())
+            let path = Path::new(OsStr::from_bytes(path));
+            let found = std::fs::symlink_metadata(path);
+            found
+                .with_context(|| format!("looking at {}", path.display()))
+                .map(drop)
         }
         _ => Ok(()),
     }

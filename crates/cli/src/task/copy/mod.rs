@@ -118,7 +118,7 @@ impl Far<'_> {
         let near = tokio::task::spawn_blocking(move || local::run(&copy, pipe));
         let (near, status) = match sends {
             true => self.sent(near).await?,
-            false => self.received(near).await?,
+            false => self.received(near, reader(&pipes.stdout)?).await?,
         };
         let words = words.await.context("reading the agent's words")?;
         verdict(sends, near, &Ended { status, words })
@@ -143,10 +143,16 @@ impl Far<'_> {
     }
 
     /// Until the end of the stream, or until what comes cannot be taken: then the agent must not wait for that.
-    async fn received(&self, near: JoinHandle<Result<()>>) -> Result<(Option<Result<()>>, u32)> {
+    async fn received(
+        &self,
+        near: JoinHandle<Result<()>>,
+        mut rest: pipe::Receiver,
+    ) -> Result<(Option<Result<()>>, u32)> {
         let near = near.await.context("receiving")?;
         if near.is_err() {
             self.kill().await;
+            // The owner waits for somebody to take what it has.
+            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
         }
         Ok((Some(near), self.wait().await?))
     }
