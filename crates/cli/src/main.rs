@@ -60,6 +60,7 @@ fn dispatch(cli: Cli) -> Exit {
         Command::Start(args) => task::start(&root, &args),
         Command::Attach(args) => task::attach(&root, &args),
         Command::Exec(args) => task::exec(&root, &args),
+        Command::Cp(args) => task::cp(&root, &args),
         Command::Kill(args) => task::kill(&root, &args),
         Command::Pause(args) => task::pause(&root, &args),
         Command::Resume(args) => task::resume(&root, &args),

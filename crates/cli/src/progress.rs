@@ -36,6 +36,11 @@ impl Bar {
         }
     }
 
+    /// Moves it by hand.
+    pub(crate) fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.0.finish_and_clear();

@@ -1,4 +1,4 @@
-//! A further process in a running container.
+//! A further process in a running container, or beside it.
 
 use std::sync::Arc;
 
@@ -42,6 +42,34 @@ impl Executed {
         let parameters = ProcessParameters {
             oci_process: Some(process),
             ..streams.parameters(size)
+        };
+        let bridge = vm.bridge();
+        let number = bridge
+            .execute_process(id, parameters, streams.ports())
+            .await
+            .map_err(RunError::Start)?;
+        Ok(Self {
+            handle: Handle::new(bridge.clone(), id.to_owned(), number),
+            relays: streams.connect().await?,
+        })
+    }
+
+    /// Starts a process of the VM itself, outside of the container `id` and for its sake: it outlives the container unless
+    /// it is killed. `args` are the program and its arguments.
+    ///
+    /// # Errors
+    /// [`RunError::Start`] where the program cannot be run, and those of the streams.
+    pub async fn start_outside(
+        vm: &Arc<UtilityVm>,
+        id: &str,
+        args: Vec<String>,
+        stdio: Stdio,
+    ) -> Result<Self, RunError> {
+        let streams = Streams::open(vm, stdio, false).await?;
+        let parameters = ProcessParameters {
+            create_in_utility_vm: true,
+            command_args: args,
+            ..streams.parameters(None)
         };
         let bridge = vm.bridge();
         let number = bridge

@@ -12,15 +12,16 @@
 //! cofferdam-agent --use-inouterr --stdio-dir DIR
 //! ```
 //!
-//! Two further names are for the agent itself: `runtime` performs one operation of the container runtime in a
-//! process of its own, `session` gives a program a terminal. One is for the host: `connect` leads a connection into the
-//! VM ([`connect`]).
+//! Further names are for the agent itself: `runtime` performs one operation of the container runtime in a process of its
+//! own, `session` gives a program a terminal. Two are for the host: `archive` copies between a container's files and a
+//! stream ([`copying`]), `connect` leads a connection into the VM ([`connect`]).
 
 mod agent;
 mod args;
 mod bridge;
 mod connect;
 mod container;
+mod copying;
 mod error;
 mod init;
 mod log;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
     match arguments.peek().and_then(|first| first.to_str()) {
         Some(runtime::RUNTIME) => return runtime::child::main(),
         Some(connect::CONNECT) => return connect::main(arguments.skip(1)),
+        Some(copying::ARCHIVE) => return copying::main(arguments.skip(1)),
         Some(process::vm::SESSION) => {
             let words: Vec<String> = arguments
                 .skip(1)

@@ -9,6 +9,7 @@ use std::{
 
 use cofferdam_container::{Allocation, Created, Executed, Held, Mounts, Stdio, delete_state, facts};
 use cofferdam_plan::{PlanRequest, Spec};
+use cofferdam_protocol::message::PropertyType;
 use cofferdam_vm::UtilityVm;
 use serde_json::Value;
 
@@ -64,7 +65,26 @@ struct Holding {
 #[derive(Clone)]
 struct Exec {
     process: Arc<Process>,
-    spec: Arc<Value>,
+    work: Arc<Work>,
+}
+
+/// What a further process is to run.
+pub(crate) enum Work {
+    /// A program in the container: the OCI spec's `process`.
+    Inside(Value),
+    /// The agent's copying of files, from outside of it: the order, which is the agent's to read.
+    Copy(String),
+}
+
+impl Work {
+    fn fits(&self, status: Status) -> Result<(), &'static str> {
+        match (self, status) {
+            (Self::Inside(_), Status::Running) => Ok(()),
+            (Self::Inside(_), _) => Err("only in a running container can a process be executed"),
+            (Self::Copy(_), Status::Created | Status::Running | Status::Paused) => Ok(()),
+            (Self::Copy(_), _) => Err("files are copied while its root is there, which goes with it"),
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,10 +146,37 @@ impl Container {
         stdio: Stdio,
         size: Option<(u16, u16)>,
     ) -> Result<Live, PodError> {
-        let spec = self.exec(&process.name)?.spec;
-        Ok(Live::Exec(
-            Executed::start(&self.vm, &self.id, &spec, stdio, size).await?,
-        ))
+        let work = self.exec(&process.name)?.work;
+        Ok(Live::Exec(match work.as_ref() {
+            Work::Inside(spec) => Executed::start(&self.vm, &self.id, spec, stdio, size).await?,
+            Work::Copy(order) => {
+                let args = self.copying(order).await?;
+                Executed::start_outside(&self.vm, &self.id, args, stdio).await?
+            }
+        }))
+    }
+
+    /// The agent's own command line for a copy. The process whose root is copied from or to is the init.
+    async fn copying(&self, order: &str) -> Result<Vec<String>, PodError> {
+        let bridge = self.vm.bridge();
+        if !bridge.capabilities().guest_defined_capabilities.cofferdam_copy {
+            return Err(PodError::NoCopies);
+        }
+        let init = match self.init.handle() {
+            Ok(handle) => handle.process(),
+            // It is held, and nothing else is in its container.
+            Err(_) => {
+                let asked = bridge.get_properties(&self.id, &[PropertyType::ProcessList]);
+                let list = asked.await?.process_list;
+                let first = list.first().map(|process| process.process_id);
+                first.ok_or_else(|| {
+                    self.init
+                        .unfit("it has no process whose root could be copied from or to")
+                })?
+            }
+        };
+        let words = ["/proc/self/exe", "archive", &self.id, &init.to_string(), order];
+        Ok(words.map(str::to_owned).to_vec())
     }
 
     /// Ends an init that was never started.
@@ -142,20 +189,17 @@ impl Container {
     }
 
     /// Notes a further process.
-    pub(crate) fn add_exec(&self, exec: &str, spec: Value, endpoints: Endpoints) -> Result<(), PodError> {
-        if self.init.status() != Status::Running {
-            return Err(self
-                .init
-                .unfit("only in a running container can a process be executed"));
-        }
+    pub(crate) fn add_exec(&self, exec: &str, work: Work, endpoints: Endpoints) -> Result<(), PodError> {
+        work.fits(self.init.status())
+            .map_err(|wanted| self.init.unfit(wanted))?;
         let name = ProcessName::exec(&self.id, exec);
         let mut execs = locked(&self.execs);
         if execs.contains_key(exec) {
             return Err(PodError::Exists(name));
         }
         let process = Arc::new(Process::new(name, endpoints));
-        let spec = Arc::new(spec);
-        execs.insert(exec.to_owned(), Exec { process, spec });
+        let work = Arc::new(work);
+        execs.insert(exec.to_owned(), Exec { process, work });
         Ok(())
     }
 
@@ -182,6 +226,20 @@ impl Container {
     pub(crate) fn execs(&self) -> Vec<Arc<Process>> {
         let execs = locked(&self.execs);
         execs.values().map(|exec| exec.process.clone()).collect()
+    }
+
+    /// Ends the copies that are under way: they hold its root, and do not end with its init.
+    pub(crate) async fn end_copies(&self) {
+        let copies: Vec<_> = locked(&self.execs)
+            .values()
+            .filter(|exec| matches!(*exec.work, Work::Copy(_)))
+            .filter_map(|exec| exec.process.handle().ok())
+            .collect();
+        for copy in copies {
+            if let Err(error) = copy.signal(9).await {
+                tracing::warn!(%error, "ending a copy of container {}", self.id);
+            }
+        }
     }
 
     /// Gives back everything it holds, then makes the guest forget it. Goes on where an earlier try failed.

@@ -49,6 +49,9 @@ pub enum PodError {
     /// It has no terminal.
     #[error("{0} has no terminal")]
     NoTerminal(ProcessName),
+    /// The guest's agent is another one than ours, or an older one.
+    #[error("the guest's agent does not copy files")]
+    NoCopies,
     /// The spec asks for what cannot be.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     Endpoints, Event, Exit, NewContainer, PodError, PodLimits, ProcessName, Status, Streams,
-    container::Container,
+    container::{Container, Work},
     endpoints::Opened,
     names,
     process::{Held, Patience, Process},
@@ -252,13 +252,27 @@ impl Pod {
     /// [`PodError::Name`]; [`PodError::State`] where the container does not run; [`PodError::Exists`], for the container's own
     /// name too: by it alone its init is told from others in events.
     pub fn exec(&self, name: &ProcessName, process: Value, endpoints: Endpoints) -> Result<(), PodError> {
+        self.add_exec(name, Work::Inside(process), endpoints)
+    }
+
+    /// Adds a process that copies files from a container's root or to it, over its standard streams. It is the agent's,
+    /// runs outside of the container, and is started, waited for, told of and deleted as one of [`Pod::exec`]. `order` is
+    /// the agent's to read.
+    ///
+    /// # Errors
+    /// [`PodError::State`] where the container has ended; [`PodError::Exists`].
+    pub fn copy(&self, name: &ProcessName, order: String, endpoints: Endpoints) -> Result<(), PodError> {
+        self.add_exec(name, Work::Copy(order), endpoints)
+    }
+
+    fn add_exec(&self, name: &ProcessName, work: Work, endpoints: Endpoints) -> Result<(), PodError> {
         let container = self.container(&name.container)?;
         let exec = name.exec.as_deref().unwrap_or_default();
         names::check("process", exec)?;
         if exec == name.container {
             return Err(PodError::Exists(ProcessName::init(exec)));
         }
-        container.add_exec(exec, process, endpoints)?;
+        container.add_exec(exec, work, endpoints)?;
         self.tell(Event::ExecAdded { name: name.clone() });
         Ok(())
     }
@@ -434,6 +448,7 @@ impl Pod {
         };
         process.finish().await;
         if name.exec.is_none() {
+            container.end_copies().await;
             for exec in container.execs() {
                 exec.finish().await;
             }

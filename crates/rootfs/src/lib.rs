@@ -22,4 +22,4 @@ pub use account::{Account, AccountError, resolve};
 pub use error::RootfsError;
 pub use mount_points::make_mount_points;
 pub use root::Root;
-pub use settle::{VOLUMES, settle};
+pub use settle::{VOLUMES, settle, settle_user};

@@ -33,7 +33,7 @@ pub fn settle(document: &mut Value) -> Result<(), RootfsError> {
     let volumes = volumes(document)?;
     let root = Root::open(Path::new(path))?;
     if let Some(process) = document.get_mut("process").and_then(Value::as_object_mut) {
-        set_user(&root, process)?;
+        settle_user(&root, process)?;
         if let Some(cwd) = process.get("cwd").and_then(Value::as_str) {
             // Where that cannot be done, the runtime says what it misses; a mount may yet bring it.
             drop(root.make(cwd));
@@ -42,7 +42,12 @@ pub fn settle(document: &mut Value) -> Result<(), RootfsError> {
     bind_volumes(&root, &volumes, document)
 }
 
-fn set_user(root: &Root, process: &mut Map<String, Value>) -> Result<(), RootfsError> {
+/// Replaces `user.username` of a process's document by the numbers it has in this root, with `HOME` in the environment if
+/// there is none. Without a name nothing changes.
+///
+/// # Errors
+/// The user or group is unknown; the system's.
+pub fn settle_user(root: &Root, process: &mut Map<String, Value>) -> Result<(), RootfsError> {
     let Some(user) = process.get_mut("user").and_then(Value::as_object_mut) else {
         return Ok(());
     };

@@ -14,5 +14,5 @@ pub use crate::{
     convert::timestamp,
     owner::{Owner, OwnerFailure, Up},
     server::serve,
-    service::Service,
+    service::{COPY, Service},
 };

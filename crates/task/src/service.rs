@@ -27,6 +27,10 @@ use crate::{
     metrics,
 };
 
+/// The type of an `Exec` whose process is no program of the container but a copy of its files: its value is the order to
+/// the guest's agent, as JSON. All else is as for any further process.
+pub const COPY: &str = "io.cofferdam.copy";
+
 /// The task API of one VM.
 pub struct Service<O> {
     owner: O,
@@ -164,9 +168,12 @@ impl<O: Owner> Task for Service<O> {
         let endpoints =
             convert::endpoints(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let name = name(&request.id, &request.exec_id);
-        self.pod(&request.id)?
-            .exec(&name, process, endpoints)
-            .answered()?;
+        let pod = self.pod(&request.id)?;
+        match request.spec.type_url == COPY {
+            true => pod.copy(&name, process.to_string(), endpoints),
+            false => pod.exec(&name, process, endpoints),
+        }
+        .answered()?;
         Ok(Empty::new())
     }
 

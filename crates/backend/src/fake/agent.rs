@@ -252,6 +252,7 @@ impl Agent {
                     cofferdam_container_mounts: !self.vm.options.without_container_mounts,
                     cofferdam_mounts: true,
                     cofferdam_limits: true,
+                    cofferdam_copy: true,
                 },
                 ..Default::default()
             },

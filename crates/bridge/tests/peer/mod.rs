@@ -96,6 +96,7 @@ pub(crate) fn linux(everything: bool) -> NegotiateProtocolReply {
                 cofferdam_container_mounts: everything,
                 cofferdam_mounts: everything,
                 cofferdam_limits: everything,
+                cofferdam_copy: everything,
             },
             ..Default::default()
         },

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, with help and an example for each command.
 
+mod copy;
 mod image;
 mod inspect;
 mod layer;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
+    copy::CpArgs,
     image::{ImageArgs, ImageCommand, ImportArgs, PullArgs, RegistryArgs, StoreArgs, VariantArgs},
     inspect::{EventsArgs, InspectArgs, StateArgs},
     layer::{ConvertArgs, LayerCommand, LayerFormat, ScratchArgs},
@@ -130,6 +132,17 @@ pub(crate) enum Command {
     /// What is not said is the container's own: environment, user, working directory. The exit status is the process's.
     #[command(after_help = "Examples:\n  cofferdam exec web ls -l /\n  cofferdam exec -it web sh")]
     Exec(ExecArgs),
+    /// Copy files and directories between this host and a container.
+    ///
+    /// One side is ID:PATH. A destination that is a directory is copied into, one that is not there is made; a source that
+    /// ends in /. is copied without the directory itself. With `-` an archive (tar) is read from standard input, or written
+    /// to standard output. Nothing in the container is needed for it. Owners are the caller's on the host and root in the
+    /// container, unless --archive says otherwise.
+    #[command(
+        after_help = "Examples:\n  cofferdam cp ./site web:/srv\n  cofferdam cp web:/var/log/. ./logs\n  \
+                            cofferdam cp web:/etc - | tar t\n  tar c . | cofferdam cp - web:/tmp"
+    )]
+    Cp(CpArgs),
     /// Send a signal to running containers.
     #[command(after_help = "Examples:\n  cofferdam kill web\n  cofferdam kill --signal HUP web db")]
     Kill(KillArgs),

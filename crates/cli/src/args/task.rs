@@ -14,13 +14,17 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     pub(crate) tty: bool,
 
-    /// Its working directory.
+    /// Its working directory, which is absolute.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
 
-    /// Whom it runs as, by numbers.
-    #[arg(short, long, value_name = "UID[:GID]")]
+    /// Whom it runs as, by name or number, as the container's /etc/passwd and /etc/group have them.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
+
+    /// A further environment variable; without a value, that of this command's own.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
 
     /// The container.
     pub(crate) id: String,

@@ -59,9 +59,9 @@ pub(super) async fn attach(task: &Task, wishes: Wishes) -> Result<u8> {
         .transpose()
         .context("opening the input")?;
     let question = Question::Attach(Attachment {
-        stdin: pipes.stdin.clone(),
-        stdout: pipes.stdout.clone(),
-        stderr: pipes.stderr.clone(),
+        stdin: pipes.stdin.clone().map(Into::into),
+        stdout: pipes.stdout.clone().into(),
+        stderr: pipes.stderr.clone().map(Into::into),
     });
     let attached: Attached = control::ask(task.entry.dir(), &question)?;
     let outputs: Vec<_> = outputs.into_iter().map(Output::copied).collect();

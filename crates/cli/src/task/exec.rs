@@ -1,8 +1,7 @@
 //! `cofferdam exec`: a further process in a running container, with our standard streams.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use cofferdam_runspec::Variable;
 use containerd_shim::{
     api::{DeleteRequest, ExecProcessRequest},
     protos::{protobuf::well_known_types::any::Any, ttrpc::context::Context},
@@ -32,9 +31,9 @@ pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
         id: task.id.clone(),
         exec_id: exec_id.clone(),
         terminal: args.tty,
-        stdin: text(pipes.stdin.as_deref())?,
-        stdout: text(Some(&pipes.stdout))?,
-        stderr: text(pipes.stderr.as_deref())?,
+        stdin: pipes.stdin.clone().unwrap_or_default(),
+        stdout: pipes.stdout.clone(),
+        stderr: pipes.stderr.clone().unwrap_or_default(),
         spec: Some(spec).into(),
         ..ExecProcessRequest::default()
     };
@@ -48,11 +47,6 @@ pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
     // Its container may have gone, and it with it.
     let _ = task.client.delete(Context::default(), &delete).await;
     status
-}
-
-fn text(path: Option<&Path>) -> Result<String> {
-    let text = path.map_or(Some(""), Path::to_str);
-    Ok(text.context("the owner's path is not UTF-8")?.to_owned())
 }
 
 async fn started(
@@ -113,19 +107,32 @@ fn process(args: &ExecArgs) -> Result<Value> {
     process.insert("args".to_owned(), json!(args.command));
     process.insert("terminal".to_owned(), args.tty.into());
     if let Some(dir) = &args.workdir {
+        if !dir.starts_with('/') {
+            bail!("--workdir {dir}: it is an absolute path");
+        }
         process.insert("cwd".to_owned(), dir.clone().into());
     }
     if let Some(user) = &args.user {
-        process.insert("user".to_owned(), numbers(user)?);
+        // The guest looks it up, in the container's own files: numbers too, for the groups and the home they have there.
+        process.insert("user".to_owned(), json!({ "username": user }));
+    }
+    if !args.env.is_empty() {
+        process.insert("cofferdamEnv".to_owned(), variables(&args.env)?.into());
     }
     Ok(process.into())
 }
 
-fn numbers(user: &str) -> Result<Value> {
-    let wrong = || format!("--user {user}: it is UID or UID:GID, in numbers");
-    let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
-    let number = |text: &str| text.parse::<u32>().with_context(wrong);
-    Ok(json!({ "uid": number(uid)?, "gid": number(gid)? }))
+/// Variables as the guest takes them: `NAME=value`, or `NAME` for one that is not to be there.
+fn variables(texts: &[String]) -> Result<Vec<String>> {
+    let own = |name: &str| std::env::var(name).ok();
+    let parsed = texts.iter().map(|text| Variable::parse(text, &own));
+    let text = |variable| match variable {
+        Variable::Set(name, value) => format!("{name}={value}"),
+        Variable::Unset(name) => name,
+    };
+    Ok(parsed
+        .map(|variable| variable.map(text))
+        .collect::<Result<_, _>>()?)
 }
 
 fn input(pipes: &Pipes) -> Result<Option<JoinHandle<()>>> {
@@ -134,7 +141,7 @@ fn input(pipes: &Pipes) -> Result<Option<JoinHandle<()>>> {
     };
     let fifo = pipe::OpenOptions::new()
         .open_sender(stdin)
-        .with_context(|| format!("opening {}", stdin.display()))?;
+        .with_context(|| format!("opening {stdin}"))?;
     Ok(Some(tokio::spawn(async move {
         if let Err(error) = copy(tokio::io::stdin(), fifo).await {
             tracing::debug!(%error, "input ended early");
@@ -147,9 +154,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_numbers() {
-        assert_eq!(numbers("7").unwrap(), json!({ "uid": 7, "gid": 0 }));
-        assert_eq!(numbers("7:8").unwrap(), json!({ "uid": 7, "gid": 8 }));
-        assert!(numbers("web").is_err() && numbers("7:").is_err());
+    fn variables_are_set_or_taken_away() {
+        let texts = ["A=b=c", "EMPTY=", "COFFERDAM_NOBODY_HAS_THIS"].map(str::to_owned);
+        assert_eq!(variables(&texts).unwrap(), texts);
+        assert_eq!(
+            variables(&["PATH".to_owned()]).unwrap(),
+            [format!("PATH={}", std::env::var("PATH").unwrap())]
+        );
+        assert!(variables(&["=x".to_owned()]).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod client;
+mod copy;
 mod detach_keys;
 mod exec;
 mod list;
@@ -29,7 +30,8 @@ use self::{
 };
 use crate::{
     args::{
-        AttachArgs, ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StartArgs, StatsArgs, StopArgs,
+        AttachArgs, CpArgs, ExecArgs, IdsArgs, KillArgs, LogsArgs, PsArgs, RmArgs, StartArgs, StatsArgs,
+        StopArgs,
     },
     exit::Exit,
 };
@@ -93,6 +95,15 @@ fn attached(root: &Root, id: &str, wishes: Wishes) -> Exit {
         Ok(status) => Exit::container(status),
         Err(error) => Exit::not_started(format!("{error:#}")),
     }
+}
+
+/// `cofferdam cp`.
+pub(crate) fn cp(root: &Root, args: &CpArgs) -> Exit {
+    let copy = match copy::Copy::of(args) {
+        Ok(copy) => copy,
+        Err(error) => return Exit::usage(format!("{error:#}")),
+    };
+    ended(blocking(copy.perform(root)))
 }
 
 /// `cofferdam kill`.

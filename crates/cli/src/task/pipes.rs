@@ -1,6 +1,6 @@
 //! The FIFOs between a command and a container's owner, who opens the other ends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -16,9 +16,9 @@ pub(super) const CHUNK_BYTES: usize = 64 << 10;
 /// The FIFOs, in a directory that goes with them.
 pub(super) struct Pipes {
     dir: tempfile::TempDir,
-    pub(super) stdin: Option<PathBuf>,
-    pub(super) stdout: PathBuf,
-    pub(super) stderr: Option<PathBuf>,
+    pub(super) stdin: Option<String>,
+    pub(super) stdout: String,
+    pub(super) stderr: Option<String>,
 }
 
 /// One output on its way to ours.
@@ -34,11 +34,13 @@ impl Pipes {
             .prefix("exec-")
             .tempdir_in(place)
             .context("making a directory for the streams")?;
-        let fifo = |name: &str| -> Result<PathBuf> {
+        let fifo = |name: &str| -> Result<String> {
             let path = dir.path().join(name);
             mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR)
                 .with_context(|| format!("making {}", path.display()))?;
-            Ok(path)
+            path.to_str()
+                .map(str::to_owned)
+                .context("the owner's path is not UTF-8")
         };
         Ok(Self {
             stdin: stdin.then(|| fifo("stdin")).transpose()?,
@@ -56,10 +58,10 @@ impl Pipes {
 
     /// Opens what the container writes, for our standard output and error. Before it writes, or it is not there to open.
     pub(super) fn outputs(&self) -> Result<Vec<Output>> {
-        let open = |path: &Path| {
+        let open = |path: &str| {
             pipe::OpenOptions::new()
                 .open_receiver(path)
-                .with_context(|| format!("opening {}", path.display()))
+                .with_context(|| format!("opening {path}"))
         };
         let mut outputs = vec![Output {
             from: open(&self.stdout)?,

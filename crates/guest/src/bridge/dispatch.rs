@@ -108,6 +108,7 @@ fn negotiate(body: &[u8]) -> Result<NegotiateProtocolReply> {
                 cofferdam_container_mounts: true,
                 cofferdam_mounts: true,
                 cofferdam_limits: true,
+                cofferdam_copy: true,
             },
             ..Capabilities::default()
         },

@@ -2,6 +2,7 @@
 
 mod console;
 mod control;
+mod further;
 mod hot;
 mod limits;
 mod names;
@@ -76,6 +77,8 @@ struct State {
     ends: Option<ProcessEnds>,
     /// The document of init's process: what a further process inherits.
     process: Value,
+    /// Whether its HOME was said, and does not follow from its user.
+    own_home: bool,
     /// What the host asked for last; says how the end is reported.
     asked: NotificationType,
     /// Whether init has ended and its output is out.
@@ -157,6 +160,7 @@ impl Containers {
                 init: None,
                 ends: None,
                 process: Value::Null,
+                own_home: false,
                 asked: NotificationType::UnexpectedExit,
                 done: false,
                 notified: false,
@@ -204,6 +208,7 @@ impl Containers {
             let place = staged.bind(id, *index, &sandbox::resolve(sandbox_root, path)?)?;
             completed.spec["mounts"][*index]["source"] = place.display().to_string().into();
         }
+        let own_home = spec::has_home(&completed.spec);
         // Its root filesystem is mounted by now, and nothing runs in it.
         cofferdam_rootfs::settle(&mut completed.spec)?;
         self.network.settle(&container.bundle, &mut completed.spec)?;
@@ -216,6 +221,7 @@ impl Containers {
             let mut state = container.lock();
             state.init = Some(Arc::clone(&init));
             state.process = completed.spec["process"].clone();
+            state.own_home = own_home;
         }
         let terminal = spec::wants_console(&completed.spec);
         let ends = self.runtime.create(id, &container.bundle, terminal, &init)?;
@@ -440,31 +446,6 @@ impl Container {
             r#type: kind,
             ..ContainerNotification::default()
         });
-    }
-
-    fn exec_document(&self, document: &Value) -> Result<Value> {
-        let Value::Object(mut process) = document.clone() else {
-            return Err(AgentError::Invalid("OciProcess is not an object".into()));
-        };
-        let state = self.lock();
-        match state.phase {
-            Phase::Started => {}
-            _ => return Err(state_error(&self.id, "is not running")),
-        }
-        if state.init.as_ref().is_none_or(|init| init.has_exited()) {
-            return Err(AgentError::AlreadyStopped(self.id.clone()));
-        }
-        if process.get("capabilities").is_none_or(Value::is_null)
-            && let Some(capabilities) = state.process.get("capabilities")
-        {
-            process.insert("capabilities".into(), capabilities.clone());
-        }
-        let mut removed = Vec::new();
-        spec::complete_process(&mut process, &mut removed);
-        for line in removed {
-            tracing::warn!(container = self.id, "not used from a process's document: {line}");
-        }
-        Ok(Value::Object(process))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -53,6 +53,13 @@ pub(crate) fn wants_console(spec: &Value) -> bool {
         .unwrap_or(false)
 }
 
+/// Whether the first process's environment says where its home is.
+pub(crate) fn has_home(spec: &Value) -> bool {
+    let environment = spec.pointer("/process/env").and_then(Value::as_array);
+    let mut entries = environment.into_iter().flatten().filter_map(Value::as_str);
+    entries.any(|entry| entry.starts_with("HOME="))
+}
+
 /// Completes the document of container `id`; `sandbox` is the process number of its sandbox's init, if it has one that
 /// runs.
 pub(crate) fn complete(id: &str, spec: Value, sandbox: Option<u32>) -> Result<Completed> {

@@ -110,4 +110,8 @@ pub struct GuestDefinedCapabilities {
     /// this project (§13.9).
     #[serde(skip_serializing_if = "is_zero")]
     pub cofferdam_limits: bool,
+    /// The agent's own program, `/proc/self/exe archive CONTAINER PID ORDER` as a process of the VM, copies between a
+    /// container's files and its standard streams: an extension of this project (§13.9).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cofferdam_copy: bool,
 }
