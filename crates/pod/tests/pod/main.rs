@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod copies;
 mod goes_away;
 mod scene;
 mod states;
