@@ -51,15 +51,19 @@ impl Exit {
         let message = error.to_string();
         let lower = message.to_lowercase();
         let program = lower.contains("executable ");
+        let nowhere = lower.contains("the working directory ");
         let nobody = lower.contains("unable to find user") || lower.contains("unable to find group");
-        let status =
-            if nobody || lower.contains("exec format error") || (program && lower.contains("permissions")) {
-                NOT_EXECUTABLE
-            } else if program && lower.contains("not found") {
-                NOT_FOUND
-            } else {
-                FAILED
-            };
+        let status = if nobody
+            || nowhere
+            || lower.contains("exec format error")
+            || (program && lower.contains("permissions"))
+        {
+            NOT_EXECUTABLE
+        } else if program && lower.contains("not found") {
+            NOT_FOUND
+        } else {
+            FAILED
+        };
         Self {
             status,
             message: Some(message),

@@ -61,6 +61,18 @@ impl Root {
         Ok(content)
     }
 
+    /// Whether a directory is at `path`.
+    ///
+    /// # Errors
+    /// The system's, those of what is not there aside.
+    pub fn has_directory(&self, path: &str) -> Result<bool, RootfsError> {
+        match self.at(path, OFlags::DIRECTORY) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error).during(|| format!("looking for {path} in {}", self.path.display())),
+        }
+    }
+
     /// Opens `path` as a place, making what is absent of it as directories.
     ///
     /// # Errors
@@ -205,7 +217,9 @@ mod tests {
     #[test]
     fn directories_are_made_and_files_are_in_their_way() {
         let (dir, root) = root();
+        assert!(!root.has_directory("/a/b").unwrap());
         root.make_directory("/a//b/./c").unwrap();
+        assert!(root.has_directory("/a/b").unwrap() && !root.has_directory("/etc/passwd").unwrap());
         assert!(dir.path().join("rootfs/a/b/c").is_dir());
         assert_eq!(Path::new(&root.make_directory("/").unwrap()), root.path);
         for path in ["/a/../../x", "/etc/passwd", "/etc/passwd/x"] {

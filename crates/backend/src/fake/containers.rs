@@ -24,6 +24,8 @@ use super::{
 
 /// The first process id of the fake guest.
 const FIRST_PID: u32 = 100;
+/// The init of a container that was not started, which the host hears of only in a list.
+const HELD_PID: u32 = 99;
 
 /// A container of the fake guest.
 #[derive(Debug)]
@@ -233,13 +235,18 @@ impl State {
     }
 
     pub(super) fn properties(&mut self, container_id: &str) -> Result<Properties, Refusal> {
-        let out_of_memory = self.container(container_id)?.controlled.out_of_memory();
+        let container = self.container(container_id)?;
+        let is_held = matches!(container.life, Life::Created);
+        let out_of_memory = container.controlled.out_of_memory();
         let mine = |process: &Process| {
             process.container_id.as_deref() == Some(container_id) && process.exit_code.borrow().is_none()
         };
         let processes = self.processes.iter().filter(|(_, process)| mine(process));
+        let held = is_held.then_some(HELD_PID);
         let process_list = processes
-            .map(|(pid, _)| ProcessDetails { process_id: *pid })
+            .map(|(pid, _)| *pid)
+            .chain(held)
+            .map(|process_id| ProcessDetails { process_id })
             .collect();
         Ok(Properties {
             process_list,

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use cofferdam_owner::{Entry, Root, control};
 use containerd_shim::{
     api::{
-        CloseIORequest, KillRequest, ResizePtyRequest, StartRequest, StateRequest, StateResponse,
-        WaitRequest, WaitResponse,
+        CloseIORequest, DeleteRequest, KillRequest, ResizePtyRequest, StartRequest, StateRequest,
+        StateResponse, WaitRequest, WaitResponse,
     },
     protos::{
         shim_async::{Client, TaskClient},
@@ -107,6 +107,19 @@ impl Process<'_> {
             ..KillRequest::default()
         };
         told(self.task.client.kill(Context::default(), &request).await).map(drop)
+    }
+
+    /// Takes it out of its container's list. One that has gone with its container is out of it.
+    pub(super) async fn delete(self) {
+        let (id, exec_id) = self.names();
+        let request = DeleteRequest {
+            id,
+            exec_id,
+            ..DeleteRequest::default()
+        };
+        if let Err(error) = told(self.task.client.delete(Context::default(), &request).await) {
+            tracing::debug!("deleting a process: {error:#}");
+        }
     }
 
     /// Passes a signal of our own on. That it cannot be is no reason to end.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use cofferdam_runspec::Variable;
 use containerd_shim::{
-    api::{DeleteRequest, ExecProcessRequest},
+    api::ExecProcessRequest,
     protos::{protobuf::well_known_types::any::Any, ttrpc::context::Context},
 };
 use serde_json::{Map, Value, json};
@@ -39,13 +39,7 @@ pub(crate) async fn execute(task: &Task, args: &ExecArgs) -> Result<u8> {
     };
     told(task.client.exec(Context::default(), &added).await)?;
     let status = started(task, &exec_id, args, &pipes, &mut signals).await;
-    let delete = DeleteRequest {
-        id: task.id.clone(),
-        exec_id,
-        ..DeleteRequest::default()
-    };
-    // Its container may have gone, and it with it.
-    let _ = task.client.delete(Context::default(), &delete).await;
+    task.process(&exec_id).delete().await;
     status
 }
 

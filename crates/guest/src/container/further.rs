@@ -33,7 +33,7 @@ impl Container {
             inherit(&mut process, &state.process, state.own_home);
             PathBuf::from(format!("/proc/{}/root", init.pid()))
         };
-        set_user(&mut process, &root)?;
+        settle(&mut process, &root)?;
         let mut removed = Vec::new();
         spec::complete_process(&mut process, &mut removed);
         for line in removed {
@@ -76,8 +76,17 @@ fn name_of(entry: &Value) -> Option<&str> {
     Some(entry.split_once('=').map_or(entry, |(name, _)| name))
 }
 
-/// Numbers for the user's name, if it has one.
-fn set_user(process: &mut Map<String, Value>, root: &Path) -> Result<()> {
+/// Numbers for the user's name, if it has one, and a directory to start in: the runtime's word for a missing one is that
+/// a system call failed.
+fn settle(process: &mut Map<String, Value>, root: &Path) -> Result<()> {
+    let root = Root::open(root)?;
+    if let Some(cwd) = process.get("cwd").and_then(Value::as_str)
+        && matches!(root.has_directory(cwd), Ok(false))
+    {
+        return Err(AgentError::Invalid(format!(
+            "the working directory {cwd} is not a directory of the container"
+        )));
+    }
     let named = process
         .get("user")
         .and_then(|user| user.get("username"))
@@ -85,7 +94,7 @@ fn set_user(process: &mut Map<String, Value>, root: &Path) -> Result<()> {
         .is_some_and(|name| !name.is_empty());
     if named {
         process.entry("env").or_insert_with(|| json!([]));
-        settle_user(&Root::open(root)?, process)?;
+        settle_user(&root, process)?;
     }
     Ok(())
 }
@@ -146,7 +155,7 @@ mod tests {
         let settled = |user: &str| {
             let mut process = Map::new();
             process.insert("user".to_owned(), json!({ "username": user }));
-            set_user(&mut process, dir.path()).map(|()| Value::Object(process))
+            settle(&mut process, dir.path()).map(|()| Value::Object(process))
         };
         assert_eq!(
             settled("web").unwrap(),
@@ -160,6 +169,12 @@ mod tests {
         assert_eq!(
             refused,
             "unable to find user nobody: no matching entries in passwd file"
+        );
+        let mut lost = Map::from_iter([("cwd".to_owned(), json!("/etc/passwd"))]);
+        let refused = settle(&mut lost, dir.path()).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("the working directory /etc/passwd is not"),
+            "{refused}"
         );
     }
 }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod connections;
+mod copying;
 mod errors;
 mod hostile;
 mod limits;

@@ -13,7 +13,7 @@ use cofferdam_copy::CopyError;
 use cofferdam_owner::Root;
 use cofferdam_task::COPY;
 use containerd_shim::{
-    api::{CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, WaitRequest},
+    api::ExecProcessRequest,
     protos::{protobuf::well_known_types::any::Any, ttrpc::context::Context},
 };
 use tokio::{io::AsyncReadExt as _, net::unix::pipe, task::JoinHandle};
@@ -21,7 +21,7 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe, task::JoinHandle};
 pub(crate) use self::sides::Copy;
 use self::sides::Way;
 use super::{
-    client::{Task, told},
+    client::{Process, Task, told},
     pipes::Pipes,
 };
 use crate::signals::Signals;
@@ -34,8 +34,7 @@ const SIGKILL: u32 = 9;
 
 /// The agent's end.
 struct Far<'a> {
-    task: &'a Task,
-    exec_id: String,
+    process: Process<'a>,
 }
 
 /// How it ended.
@@ -60,9 +59,9 @@ impl Copy {
         let task = Task::of(entry)?;
         let mut signals = Signals::watch().context("watching for signals")?;
         let pipes = Pipes::make(task.entry.dir(), matches!(self.way, Way::In { .. }), true)?;
+        let exec_id = pipes.name();
         let far = Far {
-            exec_id: pipes.name(),
-            task: &task,
+            process: task.process(&exec_id),
         };
         far.add(&self, &pipes).await?;
         let copied = tokio::select! {
@@ -72,7 +71,7 @@ impl Copy {
                 Err(anyhow!("interrupted by signal {number}; what was copied so far stays"))
             }
         };
-        far.delete().await;
+        far.process.delete().await;
         copied
     }
 }
@@ -83,15 +82,15 @@ impl Far<'_> {
         order.type_url = COPY.to_owned();
         order.value = serde_json::to_vec(&copy.order()?)?;
         let request = ExecProcessRequest {
-            id: self.task.id.clone(),
-            exec_id: self.exec_id.clone(),
+            id: self.process.task.id.clone(),
+            exec_id: self.process.exec_id.to_owned(),
             stdin: pipes.stdin.clone().unwrap_or_default(),
             stdout: pipes.stdout.clone(),
             stderr: pipes.stderr.clone().unwrap_or_default(),
             spec: Some(order).into(),
             ..ExecProcessRequest::default()
         };
-        told(self.task.client.exec(Context::default(), &request).await).map(drop)
+        told(self.process.task.client.exec(Context::default(), &request).await).map(drop)
     }
 
     async fn copied(&self, copy: Copy, pipes: &Pipes) -> Result<()> {
@@ -102,7 +101,7 @@ impl Far<'_> {
         // Open before it starts, so that nothing of it is lost.
         let output = reader(&pipes.stdout)?;
         let words = pipes.stderr.as_deref().map(reader).transpose()?;
-        self.start().await?;
+        self.process.start().await?;
         let words = tokio::spawn(read_words(words));
         let sends = pipes.stdin.is_some();
         let pipe = match &pipes.stdin {
@@ -138,7 +137,7 @@ impl Far<'_> {
             }
         };
         // Whole or not: an archive that is cut off makes the agent fail.
-        self.close_input().await?;
+        self.process.close_input().await?;
         Ok((Some(sent), waiting.await?))
     }
 
@@ -157,57 +156,17 @@ impl Far<'_> {
         Ok((Some(near), self.wait().await?))
     }
 
-    async fn start(&self) -> Result<()> {
-        let request = StartRequest {
-            id: self.task.id.clone(),
-            exec_id: self.exec_id.clone(),
-            ..StartRequest::default()
-        };
-        told(self.task.client.start(Context::default(), &request).await).map(drop)
-    }
-
     async fn wait(&self) -> Result<u32> {
-        let request = WaitRequest {
-            id: self.task.id.clone(),
-            exec_id: self.exec_id.clone(),
-            ..WaitRequest::default()
-        };
-        let exit = told(self.task.client.wait(Context::default(), &request).await);
+        let exit = told(self.process.wait().await);
         exit.map(|exit| exit.exit_status)
             .context("the container's owner went away before everything was copied")
     }
 
-    async fn close_input(&self) -> Result<()> {
-        let request = CloseIORequest {
-            id: self.task.id.clone(),
-            exec_id: self.exec_id.clone(),
-            stdin: true,
-            ..CloseIORequest::default()
-        };
-        told(self.task.client.close_io(Context::default(), &request).await).map(drop)
-    }
-
     async fn kill(&self) {
-        let request = KillRequest {
-            id: self.task.id.clone(),
-            exec_id: self.exec_id.clone(),
-            signal: SIGKILL,
-            ..KillRequest::default()
-        };
         // It may have ended by itself.
-        if self.task.client.kill(Context::default(), &request).await.is_ok() {
+        if self.process.kill(SIGKILL).await.is_ok() {
             let _ = self.wait().await;
         }
-    }
-
-    async fn delete(&self) {
-        let request = DeleteRequest {
-            id: self.task.id.clone(),
-            exec_id: self.exec_id.clone(),
-            ..DeleteRequest::default()
-        };
-        // Its container may have gone, and it with it.
-        let _ = self.task.client.delete(Context::default(), &request).await;
     }
 }
 
