@@ -186,7 +186,11 @@ async fn down(from: &mut (impl AsyncRead + Unpin), mut to: WriteHalf<'_>) -> Res
 async fn complaint(errors: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = Vec::new();
     match errors.take(COMPLAINT_BYTES).read_to_end(&mut text).await {
-        Ok(length) if length > 0 => String::from_utf8_lossy(&text).into_owned(),
+        // The guest is not to write lines of its own into a log.
+        Ok(length) if length > 0 => {
+            let letters = String::from_utf8_lossy(&text).into_owned();
+            letters.trim_end().replace(char::is_control, " ")
+        }
         _ => std::future::pending().await,
     }
 }

@@ -54,7 +54,7 @@ async fn what_the_other_end_complains_of_is_told_and_resets_the_client() {
     let scene = Scene::new().await;
     scene.command(
         AGENT,
-        FakeProgram::exits(1).stderr("127.0.0.1:80: Connection refused"),
+        FakeProgram::exits(1).stderr("127.0.0.1:80:\nConnection refused\n"),
     );
     let (mut client, accepted) = connection().await;
     let told = timeout(SOON, connect(scene.pod.vm(), accepted, &service()))
