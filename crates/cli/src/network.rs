@@ -92,6 +92,7 @@ impl VmNetwork {
         }
         owned.note_redirected(namespace, &names)?;
         let mut adapters = Adapters::join(namespace, &names).map_err(told)?;
+        owned.note_devices(&adapters)?;
         adapters.ask(&resolver(args));
         let nic = |tap: &Tap| {
             let description = tap.description();

@@ -18,6 +18,7 @@ pub struct Tap {
     namespace: PathBuf,
     interface: String,
     name: String,
+    index: i32,
     description: Description,
     device: Arc<OwnedFd>,
     parted: bool,
@@ -61,12 +62,13 @@ impl Tap {
             // The kernel would speak IPv6 over it to the guest, in nobody's name. Without IPv6 there is nothing to set.
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
             // With an error from here on, the device goes with its descriptor, and what is on it.
-            redirect_both(&mut kernel, &link, &name).map_err(failed)?;
+            let index = redirect_both(&mut kernel, &link, &name).map_err(failed)?;
             tracing::debug!(namespace = %namespace.display(), interface, tap = name, "joined");
             Ok(Self {
                 namespace: namespace.to_owned(),
                 interface: interface.to_owned(),
                 name,
+                index,
                 description,
                 device: Arc::new(device),
                 parted: false,
@@ -89,6 +91,18 @@ impl Tap {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The interface whose place it has.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The tap device's number in its network namespace, which no other device gets later.
+    #[must_use]
+    pub fn index(&self) -> i32 {
+        self.index
     }
 
     /// The open device, for a hypervisor to inherit. The tap device is as long as anybody has it open.
@@ -164,8 +178,8 @@ pub enum Redirection {
     Absent,
     /// It leads to a device that is gone, or was never completed: what a killed owner has left.
     Abandoned,
-    /// It leads to a device that somebody has open.
-    InUse,
+    /// It leads to the device of this number ([`Tap::index`]), which somebody has open.
+    InUse(i32),
 }
 
 /// How it stands with the redirection of an interface: whether [`restore`] is due. Nothing is changed.
@@ -177,7 +191,7 @@ pub fn redirection(namespace: &Path, interface: &str) -> Result<Redirection, Net
         Ok(match kernel.ingress(link.index)? {
             Ingress::Absent | Ingress::Other => Redirection::Absent,
             Ingress::Redirected(to) if kernel.links()?.iter().any(|link| link.index == to) => {
-                Redirection::InUse
+                Redirection::InUse(to)
             }
             Ingress::Empty | Ingress::Redirected(_) => Redirection::Abandoned,
         })
@@ -207,10 +221,12 @@ fn named(kernel: &mut Netlink, name: &str) -> Result<Option<Link>, NetlinkError>
     Ok(kernel.links()?.into_iter().find(|link| link.name == name))
 }
 
-fn redirect_both(kernel: &mut Netlink, link: &Link, tap: &str) -> Result<(), NetlinkError> {
+/// The tap device's number.
+fn redirect_both(kernel: &mut Netlink, link: &Link, tap: &str) -> Result<i32, NetlinkError> {
     let tap = named(kernel, tap)?.map_or(0, |tap| tap.index);
     kernel.set_link(tap, true, Some(link.mtu))?;
     kernel.redirect(tap, link.index)?;
     // Last, as this is what changes the interface.
-    kernel.redirect(link.index, tap)
+    kernel.redirect(link.index, tap)?;
+    Ok(tap)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cofferdam_journal::{Journal, Replay};
+use cofferdam_network::{Adapters, Tap};
 
 use crate::{Claim, Ended, Entry, Isolation, OwnerError, ProcessId, Record, Redirected, Root};
 
@@ -82,8 +83,23 @@ impl Owned {
         let redirected = interfaces.iter().map(|interface| Redirected {
             namespace: namespace.clone(),
             interface: interface.clone(),
+            device: None,
         });
         self.record.redirected.extend(redirected);
+        self.claim.note(&self.record)
+    }
+
+    /// Notes by which devices that was done.
+    ///
+    /// # Errors
+    /// As for [`Claim::note`].
+    pub fn note_devices(&mut self, adapters: &Adapters) -> Result<(), OwnerError> {
+        for redirected in &mut self.record.redirected {
+            let tap = adapters
+                .taps()
+                .find(|tap| tap.interface() == redirected.interface);
+            redirected.device = tap.map(Tap::index);
+        }
         self.claim.note(&self.record)
     }
 

@@ -37,6 +37,9 @@ pub struct Redirected {
     pub namespace: PathBuf,
     /// The interface's name in it.
     pub interface: String,
+    /// The number there of the device that it leads to, once it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<i32>,
 }
 
 /// Where containers run.

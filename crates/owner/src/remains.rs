@@ -8,6 +8,7 @@ use std::{
     fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use cofferdam_journal::{Held, JournalError, ManagedFile, Replay};
@@ -122,10 +123,8 @@ pub fn find(entry: &Entry) -> Remains {
         state: State::LeftBehind,
         remedy: Some(Remedy::Remove(dir.clone())),
     }));
-    let hypervisor = record.as_ref().and_then(|record| record.hypervisor);
-    let in_use = hypervisor.is_some_and(ProcessId::is_alive);
     let redirected = record.iter().flat_map(|record| &record.redirected);
-    remains.extend(redirected.filter_map(|redirected| left_redirected(redirected, in_use)));
+    remains.extend(redirected.filter_map(left_redirected));
     Remains {
         record,
         replay,
@@ -168,15 +167,16 @@ fn managed(file: &ManagedFile) -> Option<Remain> {
     })
 }
 
-/// `None` where it is not redirected any more. With `in_use`, whoever uses it is still to be killed.
-fn left_redirected(redirected: &Redirected, in_use: bool) -> Option<Remain> {
-    let Redirected { namespace, interface } = redirected;
-    let found = redirection(namespace, interface);
-    let state = match found {
+/// `None` where it is not redirected any more.
+fn left_redirected(redirected: &Redirected) -> Option<Remain> {
+    let Redirected {
+        namespace, interface, ..
+    } = redirected;
+    let state = match redirection(namespace, interface) {
         Ok(Redirection::Absent) => return None,
-        Ok(Redirection::InUse) if !in_use => State::NotOurs,
+        Ok(Redirection::InUse(device)) if is_anothers(redirected, device) => State::NotOurs,
         // What cannot be looked at is tried, and that tells why.
-        Ok(Redirection::Abandoned | Redirection::InUse) | Err(_) => State::LeftBehind,
+        Ok(Redirection::Abandoned | Redirection::InUse(_)) | Err(_) => State::LeftBehind,
     };
     Some(Remain {
         what: format!("redirected interface {interface} in {}", namespace.display()),
@@ -210,24 +210,48 @@ pub fn free(remedy: &Remedy) -> Result<(), OwnerError> {
         Remedy::Remove(dir) => removable(dir)
             .and_then(|()| absent_is_fine(fs::remove_dir_all(dir)))
             .map_err(OwnerError::io("removing", dir)),
-        // As with a file: another VM may have taken its place meanwhile.
-        Remedy::Restore(Redirected { namespace, interface }) => match redirection(namespace, interface)? {
-            Redirection::Abandoned => Ok(restore(namespace, interface)?),
-            Redirection::Absent | Redirection::InUse => Ok(()),
-        },
+        Remedy::Restore(redirected) => give_back(redirected),
+    }
+}
+
+/// Whether another VM has an interface's place now.
+fn is_anothers(redirected: &Redirected, device: i32) -> bool {
+    redirected.device.is_some_and(|ours| ours != device)
+}
+
+fn give_back(redirected: &Redirected) -> Result<(), OwnerError> {
+    let Redirected {
+        namespace, interface, ..
+    } = redirected;
+    let begun = Instant::now();
+    loop {
+        match redirection(namespace, interface)? {
+            Redirection::Absent => return Ok(()),
+            Redirection::Abandoned => return Ok(restore(namespace, interface)?),
+            // As with a file: it was looked at before.
+            Redirection::InUse(device) if is_anothers(redirected, device) => return Ok(()),
+            // A process of several threads has its files until the last of them has ended, and counts as ended before.
+            Redirection::InUse(_) if begun.elapsed() < KILL_LIMIT => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Redirection::InUse(_) => {
+                let failed = OwnerError::io("waiting for the device behind an interface of", namespace);
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+        }
     }
 }
 
 /// For the kernel to end a process that was killed.
-const KILL_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 fn await_end(process: ProcessId) -> io::Result<()> {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while process.is_alive() {
         if begun.elapsed() > KILL_LIMIT {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use tokio::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    sync::Notify,
+    sync::SetOnce,
 };
 
 use crate::PodError;
@@ -50,12 +50,11 @@ enum Lost {
 /// # Errors
 /// [`PodError::Connection`]: no address took it, it broke in the VM, or the VM is gone.
 pub async fn connect(vm: &UtilityVm, client: TcpStream, addresses: &[SocketAddr]) -> Result<(), PodError> {
+    // Whatever ends this early, being dropped included, leaves a connection that broke.
+    let _ = client.set_zero_linger();
     let lost = match dialled(vm, addresses).await {
         Ok(service) => relayed(client, service).await,
-        Err(error) => {
-            reset(&client);
-            Err(Lost::Service(error))
-        }
+        Err(error) => Err(Lost::Service(error)),
     };
     match lost {
         Ok(()) => Ok(()),
@@ -119,30 +118,29 @@ where
 {
     // Without it a client that is gone without a word is noticed later.
     let _ = kept_alive(&client);
-    let outcome = {
-        let (from_client, to_client) = client.split();
-        let client_ended = Notify::new();
-        let both_ended = async {
-            down(&mut service.output, to_client).await?;
-            client_ended.notified().await;
-            Ok(())
-        };
-        // What is first in an instant is decided by chance, but for the complaint: it says why the others end.
-        tokio::select! {
-            biased;
-            why = complaint(&mut service.errors) => Err(Lost::Service(why.into())),
-            error = up(from_client, &mut service.input, &client_ended) => Err(Lost::Client(error)),
-            outcome = both_ended => outcome,
-        }
+    let (from_client, to_client) = client.split();
+    let client_ended = SetOnce::new();
+    let both_ended = async {
+        down(&mut service.output, to_client).await?;
+        client_ended.wait().await;
+        Ok(())
     };
-    if outcome.is_err() {
-        reset(&client);
+    // Of what comes in one instant the complaint counts: it says why the others end.
+    let outcome = tokio::select! {
+        biased;
+        why = complaint(&mut service.errors, &client_ended) => Err(Lost::Service(why.into())),
+        error = up(from_client, &mut service.input, &client_ended) => Err(Lost::Client(error)),
+        outcome = both_ended => outcome,
+    };
+    if outcome.is_ok() {
+        // The last bytes may still be on their way to the client.
+        let _ = sockopt::set_socket_linger(&client, None);
     }
     outcome
 }
 
 /// From the client to the service; it says when that direction has ended, and returns when the client is gone.
-async fn up(mut from: ReadHalf<'_>, to: &mut (impl AsyncWrite + Unpin), ended: &Notify) -> io::Error {
+async fn up(mut from: ReadHalf<'_>, to: &mut (impl AsyncWrite + Unpin), ended: &SetOnce<()>) -> io::Error {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match from.read(&mut chunk).await {
@@ -161,7 +159,7 @@ async fn up(mut from: ReadHalf<'_>, to: &mut (impl AsyncWrite + Unpin), ended: &
         }
     }
     let _ = to.shutdown().await;
-    ended.notify_one();
+    let _ = ended.set(());
     // One that has ended its direction and then gone altogether, which it cannot say, is noticed by its silence.
     match from.ready(Interest::ERROR).await {
         Ok(_) => io::ErrorKind::ConnectionReset.into(),
@@ -182,12 +180,20 @@ async fn down(from: &mut (impl AsyncRead + Unpin), mut to: WriteHalf<'_>) -> Res
     to.shutdown().await.map_err(Lost::Client)
 }
 
-/// What the other end says went wrong. It does not return where nothing did.
-async fn complaint(errors: &mut (impl AsyncRead + Unpin)) -> String {
+/// What the other end says went wrong, or that it is gone. It does not return where all is well: the other end lets go of
+/// its standard error after its output, and only once both directions have ended.
+async fn complaint(errors: &mut (impl AsyncRead + Unpin), client_ended: &SetOnce<()>) -> String {
     let mut text = Vec::new();
-    match errors.take(COMPLAINT_BYTES).read_to_end(&mut text).await {
-        Ok(length) if length > 0 => String::from_utf8_lossy(&text).into_owned(),
-        _ => std::future::pending().await,
+    let read = errors.take(COMPLAINT_BYTES).read_to_end(&mut text).await;
+    if !text.is_empty() {
+        // The guest is not to write lines of its own into a log.
+        let letters = String::from_utf8_lossy(&text).into_owned();
+        return letters.trim_end().replace(char::is_control, " ");
+    }
+    match read {
+        Err(error) => error.to_string(),
+        Ok(_) if client_ended.initialized() => std::future::pending().await,
+        Ok(_) => "its other end in the VM is gone".to_owned(),
     }
 }
 
@@ -196,10 +202,4 @@ fn kept_alive(client: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepintvl(client, ASKED_EVERY)?;
     sockopt::set_tcp_keepcnt(client, ASKED_TIMES)?;
     sockopt::set_socket_keepalive(client, true)
-}
-
-/// Has the connection be reset when it is closed.
-fn reset(client: &TcpStream) {
-    // Closing is all that is left where this fails.
-    let _ = client.set_zero_linger();
 }

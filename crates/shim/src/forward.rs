@@ -110,7 +110,47 @@ fn addresses(asked: SocketAddr) -> [SocketAddr; 2] {
 
 #[cfg(test)]
 mod tests {
+    use cofferdam_backend::fake::{FakeBackend, FakeOptions, FakeProgram, ProgramFor};
+    use cofferdam_vm::BootOptions;
+    use tokio::{io::AsyncReadExt as _, time::timeout};
+
     use super::*;
+
+    /// For what must happen.
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn there_is_a_bound_to_connections_and_more_wait_for_their_turn() {
+        let backend = FakeBackend::new(FakeOptions::default());
+        backend.set_program(ProgramFor::Anything, FakeProgram::runs().stdout("in"));
+        let booted = UtilityVm::boot(Arc::new(backend), &BootOptions::default()).await;
+        // Its connections are to a loopback address, as those that the program hands over.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(accept(listener, booted.unwrap()));
+        let mut clients = Vec::new();
+        for _ in 0..=MOST {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut waiting = clients.pop().unwrap();
+        for client in &mut clients {
+            let led = timeout(SOON, client.read_exact(&mut [0; 2])).await;
+            led.expect("it is led").unwrap();
+        }
+        let early = timeout(Duration::from_millis(200), waiting.read(&mut [0; 2])).await;
+        assert!(early.is_err(), "{early:?}");
+        let gone = clients.pop().unwrap();
+        gone.set_zero_linger().unwrap();
+        drop(gone);
+        let led = timeout(SOON, waiting.read_exact(&mut [0; 2])).await;
+        led.expect("it has its turn").unwrap();
+        accepting.abort();
+        // Nothing is led on once nobody accepts.
+        for client in &mut clients {
+            let ended = timeout(SOON, client.read(&mut [0])).await.expect("it is over");
+            assert!(!matches!(ended, Ok(1)), "{ended:?}");
+        }
+    }
 
     #[test]
     fn a_service_is_found_whichever_version_it_listens_on() {

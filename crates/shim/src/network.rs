@@ -40,7 +40,9 @@ pub(crate) fn join(namespace: Option<&Path>, owned: &mut Owned) -> Result<Adapte
     };
     let names = interfaces(namespace).context("looking for the pod's interfaces")?;
     owned.note_redirected(namespace, &names)?;
-    Adapters::join(namespace, &names).context("carrying the pod's interfaces into its VM")
+    let adapters = Adapters::join(namespace, &names).context("carrying the pod's interfaces into its VM")?;
+    owned.note_devices(&adapters)?;
+    Ok(adapters)
 }
 
 /// For QEMU.

@@ -54,7 +54,7 @@ async fn what_the_other_end_complains_of_is_told_and_resets_the_client() {
     let scene = Scene::new().await;
     scene.command(
         AGENT,
-        FakeProgram::exits(1).stderr("127.0.0.1:80: Connection refused"),
+        FakeProgram::exits(1).stderr("127.0.0.1:80:\nConnection refused\n"),
     );
     let (mut client, accepted) = connection().await;
     let told = timeout(SOON, connect(scene.pod.vm(), accepted, &service()))
@@ -79,6 +79,25 @@ async fn what_the_other_end_complains_of_is_told_and_resets_the_client() {
         "{broken:?}"
     );
     assert!(answer.is_empty());
+}
+
+#[tokio::test]
+async fn an_other_end_that_ends_before_its_time_is_told_of() {
+    let scene = Scene::new().await;
+    scene.command(AGENT, FakeProgram::exits(0).stdout("half"));
+    let (mut client, accepted) = connection().await;
+    let told = timeout(SOON, connect(scene.pod.vm(), accepted, &service()))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        told.to_string(),
+        "leading a connection to 127.0.0.1:80 in the VM: its other end in the VM is gone"
+    );
+    let mut answer = Vec::new();
+    while client.write_all(b"?").await.is_ok() {}
+    let _ = client.read_to_end(&mut answer).await;
+    assert!(b"half".starts_with(&answer));
 }
 
 #[tokio::test]

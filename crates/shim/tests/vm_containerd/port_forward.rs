@@ -18,7 +18,7 @@ use tungstenite::{Bytes, Message, WebSocket, client::IntoClientRequest as _};
 
 use crate::{
     cri::{PortForward, PortForwardResponse},
-    daemon::SOON,
+    daemon::{SOON, eventually},
     pods::{Bridge, Scene, config},
 };
 
@@ -180,7 +180,7 @@ fn port_forward_reaches_what_listens_only_on_the_pods_loopback() {
     let sandbox = scene.sandbox();
     let serving = scene.container(&sandbox, config("serving", SERVICES));
     let network = network_of(&scene, &sandbox);
-    crate::daemon::eventually("both serve", || {
+    eventually("both serve", || {
         let (listing, _) = scene.exec(&serving, "cat /srv/six /proc/net/tcp /proc/net/tcp6");
         listing.contains(":1F90 ") && listing.contains(":1F91 ")
     });
@@ -236,4 +236,36 @@ fn port_forward_reaches_what_listens_only_on_the_pods_loopback() {
     assert!(up.success());
     let refused = dialled(&network, "127.0.0.1:8080").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn a_killed_shim_leaves_neither_the_loopback_addresses_nor_the_interfaces_taken() {
+    let _bridge = Bridge("cofferdam-t4");
+    let scene = Scene::new("cofferdam-t4", "10.88.75.0/24");
+    let sandbox = scene.sandbox();
+    let network = network_of(&scene, &sandbox);
+    let queues = || {
+        let shown = inside(&network, || {
+            Command::new("tc").args(["qdisc", "show"]).output().unwrap()
+        });
+        String::from_utf8(shown.stdout).unwrap()
+    };
+    // Nobody serves there; that it is taken shows in what happens then.
+    let taken = dialled(&network, "127.0.0.1:9")
+        .unwrap()
+        .read(&mut [0])
+        .unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::ConnectionReset);
+    assert!(queues().contains("ingress"), "{}", queues());
+
+    scene.containerd.kill("containerd-shim");
+    eventually("the interface has its place back", || {
+        !queues().contains("ingress")
+    });
+    let refused = dialled(&network, "127.0.0.1:9").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    scene.do_with("StopPodSandbox", &sandbox);
+    scene.do_with("RemovePodSandbox", &sandbox);
+    scene.containerd.assert_nothing_left();
 }
