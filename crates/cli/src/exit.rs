@@ -51,13 +51,7 @@ impl Exit {
         let message = error.to_string();
         let lower = message.to_lowercase();
         let program = lower.contains("executable ");
-        let nowhere = lower.contains("the working directory ");
-        let nobody = lower.contains("unable to find user") || lower.contains("unable to find group");
-        let status = if nobody
-            || nowhere
-            || lower.contains("exec format error")
-            || (program && lower.contains("permissions"))
-        {
+        let status = if lower.contains("exec format error") || (program && lower.contains("permissions")) {
             NOT_EXECUTABLE
         } else if program && lower.contains("not found") {
             NOT_FOUND
@@ -68,6 +62,18 @@ impl Exit {
             status,
             message: Some(message),
         }
+    }
+
+    /// A further process could not be started: as [`Exit::not_started`], and whom or where it cannot run as or in is a
+    /// reason of its own, as runc has it.
+    pub(crate) fn not_executed(error: impl Display) -> Self {
+        let mut exit = Self::not_started(error);
+        let lower = exit.message.as_deref().unwrap_or_default().to_lowercase();
+        let reasons = ["unable to find user", "unable to find group", "the working directory "];
+        if exit.status == FAILED && reasons.iter().any(|reason| lower.contains(reason)) {
+            exit.status = NOT_EXECUTABLE;
+        }
+        exit
     }
 
     /// A refusal, with the reason.

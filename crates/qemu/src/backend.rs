@@ -141,7 +141,7 @@ impl QemuBackend {
         let (machine, stream) = Machine::launch(
             program,
             command_line(&self.config, &resolved),
-            network::inherited(&self.config.network),
+            network::surroundings(&self.config.network),
             watch,
         )
         .await

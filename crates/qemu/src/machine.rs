@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io,
-    os::fd::{OwnedFd, RawFd},
+    os::fd::OwnedFd,
     os::unix::net::UnixStream as StdUnixStream,
     path::PathBuf,
     sync::{
@@ -26,6 +26,7 @@ use crate::{
     console::Tail,
     process::{Process, Spawned, in_words},
     qmp::{QmpClient, QmpError},
+    tether::Surroundings,
 };
 
 /// From QEMU's start until it answers on QMP. It opens kernel and memory before.
@@ -51,11 +52,11 @@ pub(crate) struct Watch {
 }
 
 impl Machine {
-    /// Starts QEMU with these open files under the numbers they have here. The returned stream is QMP's near end, for [`Machine::negotiate`].
+    /// Starts QEMU in these surroundings. The returned stream is QMP's near end, for [`Machine::negotiate`].
     pub(crate) async fn launch(
         program: OsString,
         arguments: Vec<OsString>,
-        inherited: Vec<RawFd>,
+        surroundings: Surroundings,
         watch: Watch,
     ) -> io::Result<(Arc<Self>, UnixStream)> {
         let (near, far) = StdUnixStream::pair()?;
@@ -67,7 +68,7 @@ impl Machine {
             process,
             stdout,
             stderr,
-        } = Process::spawn(&program, arguments, far.into(), inherited).await?;
+        } = Process::spawn(&program, arguments, far.into(), surroundings).await?;
         tracing::debug!(pid = process.id(), "QEMU started");
         let machine = Arc::new(Self {
             process,

@@ -13,6 +13,8 @@ use std::{
 
 use cofferdam_backend::BackendError;
 
+use crate::tether::Surroundings;
+
 /// What the guest is called on QEMU's own network, and what forwarded ports lead to.
 pub const USER_GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// The length of that network, in bits.
@@ -196,14 +198,18 @@ pub(crate) fn options(index: usize, nic: &Nic) -> [(&'static str, OsString); 2] 
     [("-netdev", netdev.into()), ("-device", device.into())]
 }
 
-/// The open devices that QEMU has to inherit, under the numbers they have here.
-pub(crate) fn inherited(nics: &[Nic]) -> Vec<RawFd> {
-    nics.iter()
-        .filter_map(|nic| match &nic.link {
-            NicLink::Tap(device) => Some(device.as_raw_fd()),
-            NicLink::User { .. } | NicLink::TapNamed(_) => None,
-        })
-        .collect()
+/// What QEMU has to have for its adapters: open devices, and this host's network where it speaks in it itself. Where it does
+/// not, it has none, so that whoever breaks out of the guest into QEMU reaches nobody.
+pub(crate) fn surroundings(nics: &[Nic]) -> Surroundings {
+    let devices = nics.iter().filter_map(|nic| match &nic.link {
+        NicLink::Tap(device) => Some(device.as_raw_fd()),
+        NicLink::User { .. } | NicLink::TapNamed(_) => None,
+    });
+    let files: Vec<RawFd> = devices.collect();
+    Surroundings {
+        apart: files.len() == nics.len(),
+        files,
+    }
 }
 
 #[cfg(test)]
@@ -267,7 +273,10 @@ mod tests {
             ..user(Vec::new())
         };
         assert!(text(0, &open).contains(&format!("tap,id=net0,fd={}\n", file.as_raw_fd())));
-        assert_eq!(inherited(&[named, open]), [file.as_raw_fd()]);
+        let both = surroundings(&[named, open.clone()]);
+        assert_eq!((both.files, both.apart), (vec![file.as_raw_fd()], false));
+        assert!(surroundings(&[open]).apart && surroundings(&[]).apart);
+        assert!(!surroundings(&[user(Vec::new())]).apart);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::{
     ffi::{OsStr, OsString},
     io,
-    os::fd::{AsFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
-use crate::tether;
+use crate::tether::{self, Surroundings};
 
 /// A child process. Dropping it kills the process.
 #[derive(Debug)]
@@ -30,15 +30,15 @@ pub(crate) struct Spawned {
 
 impl Process {
     /// Starts `program` with `stdin` as its file descriptor 0, in a session of its own: a terminal's Ctrl-C does
-    /// not reach it. Of the environment it gets `PATH` alone, and of our open files `inherited`, which stay open here until
-    /// it has started.
+    /// not reach it. Of the environment it gets `PATH` alone, and of our open files those of `surroundings`, which stay open
+    /// here until it has started.
     ///
     /// The kernel ties a child's life to the *thread* that started it, so a thread is kept for just that.
     pub(crate) async fn spawn(
         program: &OsStr,
         arguments: Vec<OsString>,
         stdin: OwnedFd,
-        inherited: Vec<RawFd>,
+        surroundings: Surroundings,
     ) -> io::Result<Spawned> {
         let mut command = Command::new(program);
         command
@@ -49,7 +49,7 @@ impl Process {
         command
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        tether::tie_to_calling_thread(&mut command, inherited);
+        tether::tie_to_calling_thread(&mut command, surroundings);
         let (started, start) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         std::thread::Builder::new()
@@ -172,7 +172,7 @@ mod tests {
             "sh".as_ref(),
             vec!["-c".into(), script.into()],
             stdin.into(),
-            Vec::new(),
+            Surroundings::default(),
         )
         .await
         .expect("sh starts")
@@ -189,7 +189,13 @@ mod tests {
     #[tokio::test]
     async fn missing_program_is_an_error() {
         let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let result = Process::spawn("/nonexistent/qemu".as_ref(), Vec::new(), stdin.into(), Vec::new()).await;
+        let result = Process::spawn(
+            "/nonexistent/qemu".as_ref(),
+            Vec::new(),
+            stdin.into(),
+            Surroundings::default(),
+        )
+        .await;
         assert_eq!(
             result.err().map(|error| error.kind()),
             Some(io::ErrorKind::NotFound)
@@ -220,8 +226,11 @@ mod tests {
         );
         let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let arguments = vec!["-c".into(), script.into()];
-        let inherited = vec![theirs.as_raw_fd()];
-        let spawned = Process::spawn("sh".as_ref(), arguments, stdin.into(), inherited).await;
+        let surroundings = Surroundings {
+            files: vec![theirs.as_raw_fd()],
+            apart: false,
+        };
+        let spawned = Process::spawn("sh".as_ref(), arguments, stdin.into(), surroundings).await;
         let ended = spawned.expect("sh starts").process.ended().await;
         assert_eq!(in_words(ended), "exited with status 0");
     }

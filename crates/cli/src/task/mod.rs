@@ -44,7 +44,7 @@ pub(crate) fn exec(root: &Root, args: &ExecArgs) -> Exit {
     let ran = blocking(async { exec::execute(&Task::find(root, &args.id)?, args).await });
     match ran {
         Ok(status) => Exit::container(status),
-        Err(error) => Exit::not_started(format!("{error:#}")),
+        Err(error) => Exit::not_executed(format!("{error:#}")),
     }
 }
 
