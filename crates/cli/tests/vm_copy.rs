@@ -375,3 +375,38 @@ fn a_copy_that_is_interrupted_or_refused_here_leaves_nothing_behind() {
     assert!(left.is_empty(), "{left:?}");
     running.end();
 }
+
+#[test]
+#[ignore = "needs a utility VM: cargo xtask test vm"]
+fn files_are_there_before_a_container_starts_and_gone_when_it_has_ended() {
+    let bundle = Bundle::with_layers("cat /tmp/given; echo made >/tmp/made; exit 3");
+    fs::write(bundle.path("given"), "given\n").unwrap();
+    let cofferdam = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+        command
+            .env("COFFERDAM_ROOT", bundle.path("owners"))
+            .current_dir(bundle.path(""))
+            .args(args);
+        command.output().unwrap()
+    };
+    let mut command = bundle.command_of("create");
+    command.env("COFFERDAM_ROOT", bundle.path("owners")).arg(ID);
+    output_of(&command.output().unwrap(), 0);
+    // A tmpfs of the container: it is the root that its process will see.
+    output_of(&cofferdam(&["cp", "given", "web:/tmp/given"]), 0);
+    output_of(&cofferdam(&["cp", "web:/tmp/given", "back"]), 0);
+    assert_eq!(fs::read_to_string(bundle.path("back")).unwrap(), "given\n");
+    output_of(&cofferdam(&["start", ID]), 0);
+    while !output_of(&cofferdam(&["ps", "--all"]), 0).contains("ended (3)") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(output_of(&cofferdam(&["logs", ID]), 0), "given\n");
+    let ended = cofferdam(&["cp", "web:/tmp/made", "."]);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        said(&ended).contains("web has ended (3): its files went with its VM"),
+        "{}",
+        said(&ended)
+    );
+    output_of(&cofferdam(&["rm", ID]), 0);
+}

@@ -6,7 +6,7 @@ use crate::Target;
 
 /// One copy, as the command tells it to the agent. The stream is the agent's standard input or output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "direction", rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub enum Order {
     /// Write what is at `path` as an archive.
     Out {

@@ -98,8 +98,8 @@ impl Far<'_> {
             let opened = pipe::OpenOptions::new().open_receiver(path);
             opened.with_context(|| format!("opening {path}"))
         };
-        // Open before it starts, so that nothing of it is lost.
-        let output = reader(&pipes.stdout)?;
+        // Open before it starts, so that nothing of it is lost, and a reader is told of an end that came before it read.
+        let (output, rest) = (reader(&pipes.stdout)?, reader(&pipes.stdout)?);
         let words = pipes.stderr.as_deref().map(reader).transpose()?;
         self.process.start().await?;
         let words = tokio::spawn(read_words(words));
@@ -117,7 +117,7 @@ impl Far<'_> {
         let near = tokio::task::spawn_blocking(move || local::run(&copy, pipe));
         let (near, status) = match sends {
             true => self.sent(near).await?,
-            false => self.received(near, reader(&pipes.stdout)?).await?,
+            false => self.received(near, rest).await?,
         };
         let words = words.await.context("reading the agent's words")?;
         verdict(sends, near, &Ended { status, words })
