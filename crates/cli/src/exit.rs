@@ -69,7 +69,11 @@ impl Exit {
     pub(crate) fn not_executed(error: impl Display) -> Self {
         let mut exit = Self::not_started(error);
         let lower = exit.message.as_deref().unwrap_or_default().to_lowercase();
-        let reasons = ["unable to find user", "unable to find group", "the working directory "];
+        let reasons = [
+            "unable to find user",
+            "unable to find group",
+            "the working directory ",
+        ];
         if exit.status == FAILED && reasons.iter().any(|reason| lower.contains(reason)) {
             exit.status = NOT_EXECUTABLE;
         }
