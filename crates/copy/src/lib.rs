@@ -1,7 +1,7 @@
 //! Files between directories and tar streams, for `cofferdam cp`: the same on both sides, the command's on the host and
 //! the agent's in the VM.
 //!
-//! [`pack`] writes what is at a path of a [`Root`] as a tar stream; [`unpack`] makes files of such a stream at another, by
+//! [`pack()`] writes what is at a path of a [`Root`] as a tar stream; [`unpack()`] makes files of such a stream at another, by
 //! docker's rules for where things go ([`Target`]). Neither trusts what it is given: a container's paths are looked up with
 //! its root as their end, and no entry of an archive leads out of the directory it is unpacked into, or through a symbolic
 //! link in it.

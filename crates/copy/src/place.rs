@@ -45,7 +45,7 @@ enum From {
 }
 
 impl Target {
-    /// For an archive that [`pack`](crate::pack) made of `source`.
+    /// For an archive that [`pack()`](crate::pack()) made of `source`.
     #[must_use]
     pub fn new(path: &[u8], source: &[u8]) -> Self {
         let from = base_name(source).map_or(From::Contents, |name| From::Named(name.to_vec()));

@@ -236,6 +236,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_has_this_hosts_network_unless_it_is_apart() {
+        // Only the superuser can part a process from it.
+        let can_part = rustix::process::geteuid().is_root();
+        let own = std::fs::read_link("/proc/self/ns/net").expect("there");
+        let script = format!("test $(readlink /proc/self/ns/net) = '{}'", own.display());
+        for (apart, parted) in [(false, false), (true, can_part)] {
+            let (stdin, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            let surroundings = Surroundings {
+                apart,
+                ..Surroundings::default()
+            };
+            let arguments = vec!["-c".into(), script.clone().into()];
+            let spawned = Process::spawn("sh".as_ref(), arguments, stdin.into(), surroundings).await;
+            let ended = spawned.expect("sh starts").process.ended().await;
+            let expected = format!("exited with status {}", u8::from(parted));
+            assert_eq!(in_words(ended), expected);
+        }
+    }
+
+    #[tokio::test]
     async fn it_leads_a_session_of_its_own() {
         let Spawned { process, .. } = shell("exec sleep 60").await;
         let pid = Pid::from_raw(process.id() as i32).expect("a number");

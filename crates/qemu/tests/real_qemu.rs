@@ -17,7 +17,7 @@ use cofferdam_ledger::{
     address::ScsiAddress,
     request::{DiskKind, HostRequest, ShareId},
 };
-use cofferdam_qemu::{Accelerator, Nic, NicLink, QemuBackend, QemuConfig, VsockDevice};
+use cofferdam_qemu::{Accelerator, QemuBackend, QemuConfig, VsockDevice};
 use tempfile::TempDir;
 
 /// Devices alone: nothing runs in the machine.
@@ -484,23 +484,4 @@ async fn persistent_memory_goes_in_and_says_honestly_that_it_stays() {
         "{error}"
     );
     vm.stop().await.expect("stopped");
-}
-
-#[tokio::test]
-async fn qemu_has_this_hosts_network_only_where_it_speaks_in_it() {
-    let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).expect("it lives");
-    let is_parted = |vm: &QemuBackend| {
-        let pid = vm.process_id().expect("it lives").to_string();
-        network(&pid) != network("self")
-    };
-    let mut config = machine();
-    // Only the superuser can part a process from it.
-    let can_part = rustix::process::geteuid().is_root();
-    assert_eq!(is_parted(&started(config.clone()).await), can_part);
-    config.network = vec![Nic {
-        mac: [0x52, 0x54, 0, 0, 0, 1],
-        mtu: None,
-        link: NicLink::User { forwards: Vec::new() },
-    }];
-    assert!(!is_parted(&started(config).await));
 }
