@@ -1,7 +1,7 @@
 //! What is written down of a container for those who ask: its image, its network, its spec's words, and since when it is
 //! there.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
 use cofferdam_observe::{Events, rfc3339};
@@ -26,21 +26,15 @@ pub(crate) fn note(
     bundle: &Path,
     network: Option<&VmNetwork>,
 ) -> Result<()> {
-    let document = spec.document();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let annotations = document.get("annotations").and_then(Value::as_object);
-    let annotations = annotations
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.clone(), text(value)?)));
     let about = About {
         image: match args.target() {
             Ok(Target::Image { image, .. }) => Some(image),
             _ => None,
         },
-        oci_version: document.get("ociVersion").and_then(text).unwrap_or_default(),
-        annotations: annotations.collect::<BTreeMap<_, _>>(),
-        rootfs: document
+        oci_version: spec.oci_version().to_owned(),
+        annotations: spec.annotations(),
+        rootfs: spec
+            .document()
             .pointer("/root/path")
             .and_then(Value::as_str)
             .map(|path| bundle.join(path).to_string_lossy().into_owned()),

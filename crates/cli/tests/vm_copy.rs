@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bundle;
+mod owned;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -14,8 +15,7 @@ use std::{
 };
 
 use bundle::{Bundle, output_of};
-
-const ID: &str = "web";
+use owned::{ID, cofferdam, running, said};
 
 /// A container that runs until it is killed, with a share, a single file and a tmpfs among its mounts.
 struct Running {
@@ -32,25 +32,13 @@ impl Running {
             bundle
                 .mount("bind", &share, "/srv", &["rbind"])
                 .mount("bind", &hosts, "/etc/hosts", &["rbind"]);
-        let mut child = bundle
-            .command()
-            .env("COFFERDAM_ROOT", bundle.path("owners"))
-            .arg(ID)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"ready\n");
+        let child = running(&bundle);
         Self { bundle, child }
     }
 
     fn cofferdam(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-        command
-            .env("COFFERDAM_ROOT", self.bundle.path("owners"))
-            .current_dir(self.bundle.path(""))
-            .args(args);
+        let mut command = cofferdam(&self.bundle, args);
+        command.current_dir(self.bundle.path(""));
         command
     }
 
@@ -90,10 +78,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn tree(at: &Path) {

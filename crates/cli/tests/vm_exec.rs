@@ -3,15 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bundle;
+mod owned;
 
-use std::{
-    io::Read as _,
-    process::{Child, Command, Output, Stdio},
-};
+use std::process::{Child, Output};
 
 use bundle::{Bundle, output_of};
-
-const ID: &str = "web";
+use owned::{ID, cofferdam, running, said};
 
 struct Running {
     bundle: Bundle,
@@ -35,24 +32,13 @@ impl Running {
         let bundle = bundle
             .mount("bind", users.join("passwd"), "/etc/passwd", &["rbind"])
             .mount("bind", users.join("group"), "/etc/group", &["rbind"]);
-        let mut child = bundle
-            .command()
-            .env("COFFERDAM_ROOT", bundle.path("owners"))
-            .arg(ID)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"ready\n");
+        let child = running(&bundle);
         Self { bundle, child }
     }
 
     fn exec(&self, options: &[&str], command: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_cofferdam"))
-            .env("COFFERDAM_ROOT", self.bundle.path("owners"))
+        cofferdam(&self.bundle, &["exec"])
             .env("FROM_THE_CALLER", "here")
-            .arg("exec")
             .args(options)
             .arg(ID)
             .args(command)
@@ -71,10 +57,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 const WHO: &str = "while read -r name rest; do case $name in Uid:|Gid:|Groups:) echo $name $rest;; esac; done \

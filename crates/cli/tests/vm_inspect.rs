@@ -3,54 +3,25 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bundle;
+mod owned;
 
 use std::{
-    io::{BufRead as _, BufReader, Lines, Read as _},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    io::{BufRead as _, BufReader, Lines},
+    process::{Child, ChildStdout, Stdio},
     sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 
 use bundle::{Bundle, output_of};
+use owned::{ID, cofferdam, did, running, said};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// The container's name; each has a root of its own.
-const ID: &str = "web";
 /// For what must happen.
 const SOON: Duration = Duration::from_secs(60);
 
-fn cofferdam(bundle: &Bundle, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-    command.env("COFFERDAM_ROOT", bundle.path("owners")).args(args);
-    command
-}
-
-fn did(bundle: &Bundle, args: &[&str]) -> Output {
-    cofferdam(bundle, args).output().unwrap()
-}
-
 fn document(bundle: &Bundle, args: &[&str]) -> Value {
     serde_json::from_str(&output_of(&did(bundle, args), 0)).unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Runs the bundle's container in the foreground, until it says that it is ready.
-fn running(bundle: &Bundle) -> Child {
-    let mut child = bundle
-        .command()
-        .env("COFFERDAM_ROOT", bundle.path("owners"))
-        .arg(ID)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-    assert_eq!(&line, b"ready\n");
-    child
 }
 
 fn signal(process: &Child, signal: Signal) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bundle;
+mod owned;
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,9 +11,7 @@ use std::{
 };
 
 use bundle::{Bundle, output_of};
-
-/// The container's name; each has a root of its own.
-const ID: &str = "web";
+use owned::{ID, cofferdam, did, running, said};
 
 /// A container that runs until it is killed, and its owner.
 struct Running {
@@ -23,25 +22,12 @@ struct Running {
 impl Running {
     fn new() -> Self {
         let bundle = Bundle::with_layers("echo ready; exec sleep 600");
-        let mut command = bundle.command();
-        let mut child = command
-            .env("COFFERDAM_ROOT", bundle.path("owners"))
-            .arg(ID)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 6];
-        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"ready\n");
+        let child = running(&bundle);
         Self { bundle, child }
     }
 
     fn cofferdam(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-        command
-            .env("COFFERDAM_ROOT", self.bundle.path("owners"))
-            .args(args);
-        command
+        cofferdam(&self.bundle, args)
     }
 
     fn did(&self, args: &[&str]) -> Output {
@@ -51,10 +37,6 @@ impl Running {
     fn ended(&mut self) -> i32 {
         self.child.wait().unwrap().code().unwrap()
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
@@ -164,48 +146,40 @@ fn detached(script: &str) -> (Bundle, Output) {
     (bundle, output)
 }
 
-fn of(bundle: &Bundle, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-    command.env("COFFERDAM_ROOT", bundle.path("owners")).args(args);
-    command.output().unwrap()
-}
-
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn a_detached_container_leaves_its_log_and_status_until_it_is_removed() {
     let script = "echo out; echo err >&2; while test ! -e /go; do sleep 0.1; done; echo last; exit 5";
     let (bundle, started) = detached(script);
     assert_eq!(output_of(&started, 0), format!("{ID}\n"));
-    let following = Command::new(env!("CARGO_BIN_EXE_cofferdam"))
-        .env("COFFERDAM_ROOT", bundle.path("owners"))
-        .args(["logs", "--follow", ID])
+    let following = cofferdam(&bundle, &["logs", "--follow", ID])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let early = of(&bundle, &["rm", ID]);
+    let early = did(&bundle, &["rm", ID]);
     assert!(said(&early).contains("stop it first"), "{}", said(&early));
-    output_of(&of(&bundle, &["exec", ID, "touch", "/go"]), 0);
+    output_of(&did(&bundle, &["exec", ID, "touch", "/go"]), 0);
     let followed = following.wait_with_output().unwrap();
     assert_eq!(output_of(&followed, 0), "out\nlast\n");
     assert_eq!(said(&followed), "err\n");
 
-    let listed = output_of(&of(&bundle, &["ps", "--all"]), 0);
+    let listed = output_of(&did(&bundle, &["ps", "--all"]), 0);
     assert!(listed.contains("ended (5)"), "{listed}");
-    assert!(!output_of(&of(&bundle, &["ps"]), 0).contains(ID));
-    output_of(&of(&bundle, &["fsck"]), 0);
+    assert!(!output_of(&did(&bundle, &["ps"]), 0).contains(ID));
+    output_of(&did(&bundle, &["fsck"]), 0);
     for (lines, shown) in [("1", "last\n"), ("2", "last\n"), ("3", "out\nlast\n"), ("0", "")] {
-        let tail = of(&bundle, &["logs", "--tail", lines, ID]);
+        let tail = did(&bundle, &["logs", "--tail", lines, ID]);
         assert_eq!(output_of(&tail, 0), shown, "{lines}");
     }
-    let recent = of(&bundle, &["logs", "--since", "1d", ID]);
+    let recent = did(&bundle, &["logs", "--since", "1d", ID]);
     assert_eq!(output_of(&recent, 0), "out\nlast\n");
-    let future = of(&bundle, &["logs", "--since", "2999-01-01T00:00:00Z", ID]);
+    let future = did(&bundle, &["logs", "--since", "2999-01-01T00:00:00Z", ID]);
     assert_eq!(output_of(&future, 0), "");
-    let stamped = output_of(&of(&bundle, &["logs", "-t", ID]), 0);
+    let stamped = output_of(&did(&bundle, &["logs", "-t", ID]), 0);
     assert!(stamped.lines().all(|line| line.contains("Z ")), "{stamped}");
-    output_of(&of(&bundle, &["rm", ID]), 0);
-    assert!(said(&of(&bundle, &["logs", ID])).contains("does not exist"));
+    output_of(&did(&bundle, &["rm", ID]), 0);
+    assert!(said(&did(&bundle, &["logs", ID])).contains("does not exist"));
 }
 
 #[test]
@@ -214,13 +188,13 @@ fn a_detached_container_is_stopped_and_one_that_does_not_start_says_why() {
     let (bundle, started) = detached("trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done");
     output_of(&started, 0);
     // Until then the first process of a container takes no such signal.
-    while !output_of(&of(&bundle, &["logs", ID]), 0).contains("ready") {
+    while !output_of(&did(&bundle, &["logs", ID]), 0).contains("ready") {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    output_of(&of(&bundle, &["stop", ID]), 0);
-    let listed = output_of(&of(&bundle, &["ps", "-a"]), 0);
+    output_of(&did(&bundle, &["stop", ID]), 0);
+    let listed = output_of(&did(&bundle, &["ps", "-a"]), 0);
     assert!(listed.contains("ended (3)"), "{listed}");
-    output_of(&of(&bundle, &["rm", ID]), 0);
+    output_of(&did(&bundle, &["rm", ID]), 0);
 
     let bundle = Bundle::with_layers("").args(&["/no/such/program"]);
     let mut command = bundle.command();
@@ -230,7 +204,7 @@ fn a_detached_container_is_stopped_and_one_that_does_not_start_says_why() {
     let refused = command.output().unwrap();
     assert_eq!(refused.status.code(), Some(127));
     assert!(said(&refused).contains("/no/such/program"), "{}", said(&refused));
-    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+    assert_eq!(output_of(&did(&bundle, &["ps", "-aq"]), 0), "");
 }
 
 /// `create` of a script, and its owners' directory.
@@ -246,9 +220,7 @@ fn created(script: &str, options: &[&str]) -> (Bundle, Output) {
 }
 
 fn spawned(bundle: &Bundle, args: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_cofferdam"))
-        .env("COFFERDAM_ROOT", bundle.path("owners"))
-        .args(args)
+    cofferdam(bundle, args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -261,10 +233,10 @@ fn spawned(bundle: &Bundle, args: &[&str]) -> Child {
 fn a_created_container_waits_to_be_started_and_whoever_attached_gets_every_byte() {
     let (bundle, made) = created("cat; echo aside >&2; exit 6", &["--interactive"]);
     assert_eq!(output_of(&made, 0), format!("{ID}\n"));
-    assert!(output_of(&of(&bundle, &["ps"]), 0).contains("created"));
-    let refused = of(&bundle, &["exec", ID, "true"]);
+    assert!(output_of(&did(&bundle, &["ps"]), 0).contains("created"));
+    let refused = did(&bundle, &["exec", ID, "true"]);
     assert!(said(&refused).contains("is created"), "{}", said(&refused));
-    let refused = of(&bundle, &["attach", ID]);
+    let refused = did(&bundle, &["attach", ID]);
     assert!(said(&refused).contains("was not started"), "{}", said(&refused));
 
     let mut started = spawned(&bundle, &["start", "--attach", "--interactive", ID]);
@@ -281,14 +253,14 @@ fn a_created_container_waits_to_be_started_and_whoever_attached_gets_every_byte(
         sent.len()
     );
     assert_eq!(said(&output), "aside\n");
-    let again = of(&bundle, &["start", ID]);
+    let again = did(&bundle, &["start", ID]);
     assert!(
         said(&again).contains("has ended, with status 6"),
         "{}",
         said(&again)
     );
-    output_of(&of(&bundle, &["delete", ID]), 0);
-    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+    output_of(&did(&bundle, &["delete", ID]), 0);
+    assert_eq!(output_of(&did(&bundle, &["ps", "-aq"]), 0), "");
 }
 
 #[test]
@@ -299,8 +271,8 @@ fn clients_come_and_go_and_the_container_goes_on() {
         &["-i"],
     );
     output_of(&made, 0);
-    assert_eq!(output_of(&of(&bundle, &["start", ID]), 0), format!("{ID}\n"));
-    let twice = of(&bundle, &["start", ID]);
+    assert_eq!(output_of(&did(&bundle, &["start", ID]), 0), format!("{ID}\n"));
+    let twice = did(&bundle, &["start", ID]);
     assert!(said(&twice).contains("is running"), "{}", said(&twice));
     let mut first = spawned(&bundle, &["attach", ID]);
     first.stdin.as_mut().unwrap().write_all(b"one\n").unwrap();
@@ -316,8 +288,8 @@ fn clients_come_and_go_and_the_container_goes_on() {
     second.stdin.as_mut().unwrap().write_all(b"o\n").unwrap();
     let output = second.wait_with_output().unwrap();
     assert_eq!(output_of(&output, 4), "got two\n");
-    assert_eq!(output_of(&of(&bundle, &["logs", ID]), 0), "got one\ngot two\n");
-    output_of(&of(&bundle, &["rm", ID]), 0);
+    assert_eq!(output_of(&did(&bundle, &["logs", ID]), 0), "got one\ngot two\n");
+    output_of(&did(&bundle, &["rm", ID]), 0);
 }
 
 #[test]
@@ -326,10 +298,7 @@ fn the_keys_let_go_of_a_terminal_and_the_container_goes_on() {
     let script = "echo ready; while read line; do busybox stty size; echo got $line; done";
     let (bundle, made) = created(script, &["-it"]);
     output_of(&made, 0);
-    let mut start = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
-    start
-        .env("COFFERDAM_ROOT", bundle.path("owners"))
-        .args(["start", "-ai", ID]);
+    let start = cofferdam(&bundle, &["start", "-ai", ID]);
     let mut terminal = in_terminal(&start).spawn().unwrap();
     let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
     let mut shown = String::new();
@@ -347,9 +316,9 @@ fn the_keys_let_go_of_a_terminal_and_the_container_goes_on() {
     assert!(shown.contains("31 97"), "{shown}");
     keys.write_all(b"\x10\x11").unwrap();
     assert!(terminal.wait().unwrap().success());
-    assert!(output_of(&of(&bundle, &["ps"]), 0).contains("running"));
-    output_of(&of(&bundle, &["rm", "--force", ID]), 0);
-    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+    assert!(output_of(&did(&bundle, &["ps"]), 0).contains("running"));
+    output_of(&did(&bundle, &["rm", "--force", ID]), 0);
+    assert_eq!(output_of(&did(&bundle, &["ps", "-aq"]), 0), "");
 }
 
 #[test]
@@ -357,9 +326,9 @@ fn the_keys_let_go_of_a_terminal_and_the_container_goes_on() {
 fn a_created_container_is_removed_without_force_and_one_that_cannot_start_says_why() {
     let (bundle, made) = created("true", &[]);
     output_of(&made, 0);
-    output_of(&of(&bundle, &["rm", ID]), 0);
-    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
-    assert!(output_of(&of(&bundle, &["fsck"]), 0).contains("nothing"));
+    output_of(&did(&bundle, &["rm", ID]), 0);
+    assert_eq!(output_of(&did(&bundle, &["ps", "-aq"]), 0), "");
+    assert!(output_of(&did(&bundle, &["fsck"]), 0).contains("nothing"));
 
     let bundle = Bundle::with_layers("").args(&["/no/such/program"]);
     let mut command = bundle.command_of("create");
@@ -367,7 +336,7 @@ fn a_created_container_is_removed_without_force_and_one_that_cannot_start_says_w
     let refused = command.output().unwrap();
     assert_eq!(refused.status.code(), Some(127));
     assert!(said(&refused).contains("/no/such/program"), "{}", said(&refused));
-    assert_eq!(output_of(&of(&bundle, &["ps", "-aq"]), 0), "");
+    assert_eq!(output_of(&did(&bundle, &["ps", "-aq"]), 0), "");
 }
 
 #[test]
@@ -385,9 +354,9 @@ fn a_detached_container_whose_vm_is_killed_is_kept_with_the_reason() {
             .unwrap()
             .success()
     );
-    let waited = of(&bundle, &["wait", ID]);
+    let waited = did(&bundle, &["wait", ID]);
     assert_eq!(output_of(&waited, 0), "137\n");
-    let listed = output_of(&of(&bundle, &["ps", "--all"]), 0);
+    let listed = output_of(&did(&bundle, &["ps", "--all"]), 0);
     assert!(listed.contains("ended (137): the utility VM died"), "{listed}");
-    output_of(&of(&bundle, &["rm", ID]), 0);
+    output_of(&did(&bundle, &["rm", ID]), 0);
 }

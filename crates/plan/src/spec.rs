@@ -1,6 +1,6 @@
 //! The OCI spec as it arrives: a JSON document of which the plan reads a few members and keeps all.
 
-use std::{fmt, marker::PhantomData, path::PathBuf};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, path::PathBuf};
 
 use serde::{
     Deserialize, Deserializer,
@@ -124,6 +124,23 @@ impl Spec {
         &self.document
     }
 
+    /// The version of the OCI runtime specification that it is written for, as it says.
+    #[must_use]
+    pub fn oci_version(&self) -> &str {
+        let said = self.document.get("ociVersion").and_then(Value::as_str);
+        said.unwrap_or_default()
+    }
+
+    /// Its annotations, by name; one whose value is no text is none.
+    #[must_use]
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let annotations = self.document.get("annotations").and_then(Value::as_object);
+        let texts = annotations.into_iter().flatten();
+        texts
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect()
+    }
+
     /// The same with a terminal for its process.
     #[must_use]
     pub fn with_terminal(mut self) -> Self {
@@ -153,5 +170,22 @@ impl Spec {
             .as_ref()
             .and_then(|Object(windows)| windows.layer_folders.as_deref())
             .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_are_the_texts_among_them_and_a_spec_without_a_version_has_none() {
+        let spec = Spec::parse(r#"{ "annotations": { "a": "1", "b": 2 } }"#).unwrap();
+        assert_eq!(spec.annotations(), [("a".to_owned(), "1".to_owned())].into());
+        assert_eq!(spec.oci_version(), "");
+        let spec = Spec::parse(r#"{ "ociVersion": "1.0.2", "annotations": [] }"#).unwrap();
+        assert_eq!(
+            (spec.oci_version(), spec.annotations()),
+            ("1.0.2", BTreeMap::new())
+        );
     }
 }

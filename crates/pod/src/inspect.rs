@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use cofferdam_container::Held;
-use serde_json::Value;
 
 use crate::{Pod, Status, container::Container, process::Process};
 
@@ -51,13 +50,6 @@ impl Pod {
 }
 
 fn view(container: &Container) -> ContainerView {
-    let document = container.spec.document();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let annotations = document.get("annotations").and_then(Value::as_object);
-    let annotations = annotations
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.clone(), text(value)?)));
     let execs = container.execs();
     let execs = execs
         .iter()
@@ -68,8 +60,8 @@ fn view(container: &Container) -> ContainerView {
         id: container.id.clone(),
         bundle: container.bundle.clone(),
         root: container.root.clone(),
-        oci_version: document.get("ociVersion").and_then(text).unwrap_or_default(),
-        annotations: annotations.collect(),
+        oci_version: container.spec.oci_version().to_owned(),
+        annotations: container.spec.annotations(),
         terminal: container.init.endpoints.terminal,
         created_at: container.created_at,
         init: of_process(&container.init),
