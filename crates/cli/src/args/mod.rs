@@ -77,16 +77,18 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run an image, or the container of a bundle, in a new utility VM, or with --no-vm on this host, in the foreground.
+    /// Run an image, or the container of a bundle, in a new utility VM, or with --no-vm on this host.
     ///
     /// Standard output and error are the container's, and so is standard input with --interactive or --bundle; the exit
     /// status is its exit status. cofferdam's own failures exit with 125, an executable that cannot be run with 126, one
     /// that is not found with 127. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on; the third SIGINT or
-    /// SIGTERM kills. When it ends nothing is kept of an image's container but its volumes with names.
+    /// SIGTERM kills. When it ends nothing is kept of an image's container but its volumes with names, and of a detached one
+    /// its log and exit status.
     #[command(
         override_usage = "cofferdam run [OPTIONS] IMAGE [CMD]...\n       cofferdam run [OPTIONS] --bundle DIR [ID]",
         after_help = "Examples:\n  cofferdam run -it debian bash\n  \
                             cofferdam run -e LANG=C -v ./src:/src:ro -w /src debian ls -l\n  \
+                            cofferdam run -d --name web -p 8080:80 nginx\n  \
                             cofferdam run --bundle ./busybox --memory 256M demo\n  \
                             cofferdam run --bundle ./busybox --no-vm"
     )]
