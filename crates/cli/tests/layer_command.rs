@@ -190,30 +190,38 @@ fn tar_header(name: &str, size: u64) -> Vec<u8> {
     header
 }
 
-#[test]
-fn memory_is_bounded_whatever_is_in_the_archive() {
-    const ENTRIES: u32 = 150_000;
-    const MOST_KIB: u64 = 32 * 1024;
-    let dir = tempfile::tempdir().unwrap();
-    let archive = dir.path().join("many.tar");
+/// The most memory that converting an archive of so many files takes, in KiB, the program's own pages among it.
+fn peak_kib(dir: &Path, entries: u32, format: &str) -> u64 {
+    let archive = dir.join(format!("{entries}.tar"));
     let mut file = std::io::BufWriter::new(fs::File::create(&archive).unwrap());
-    for number in 0..ENTRIES {
+    for number in 0..entries {
         let name = format!("directory-{}/a-file-of-number-{number}", number % 500);
         file.write_all(&tar_header(&name, 0)).unwrap();
     }
     file.flush().unwrap();
+    let run = Command::new("/usr/bin/time")
+        .args(["--quiet", "--format", "%M", env!("CARGO_BIN_EXE_cofferdam")])
+        .args(["layer", "convert", "--quiet", "--format", format])
+        .arg(&archive)
+        .arg(dir.join("layer.raw"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success(), "{said}");
+    said.trim().parse().unwrap()
+}
+
+#[test]
+fn memory_is_bounded_whatever_is_in_the_archive() {
+    const ENTRIES: u32 = 150_000;
+    // Of 32 MB, the rest is for the program itself, of which a build with its symbols has more in memory.
+    const MOST_KIB: u64 = 20 * 1024;
+    let dir = tempfile::tempdir().unwrap();
     for format in ["ext4", "erofs"] {
-        let run = Command::new("/usr/bin/time")
-            .args(["--quiet", "--format", "%M", env!("CARGO_BIN_EXE_cofferdam")])
-            .args(["layer", "convert", "--quiet", "--format", format])
-            .arg(&archive)
-            .arg(dir.path().join("layer.raw"))
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert!(run.status.success(), "{said}");
-        let kib: u64 = said.trim().parse().unwrap();
-        assert!(kib < MOST_KIB, "{format}: {kib} KiB for {ENTRIES} entries");
+        let one = peak_kib(dir.path(), 1, format);
+        let many = peak_kib(dir.path(), ENTRIES, format);
+        let more = many.saturating_sub(one);
+        assert!(more < MOST_KIB, "{format}: {more} KiB for {ENTRIES} entries");
     }
 }
 
