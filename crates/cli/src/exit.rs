@@ -80,6 +80,14 @@ impl Exit {
         exit
     }
 
+    /// How a command ended that runs nothing: a failure of it is a refusal, with its causes.
+    pub(crate) fn of(outcome: anyhow::Result<()>) -> Self {
+        match outcome {
+            Ok(()) => Self::success(),
+            Err(error) => Self::refused(format!("{error:#}")),
+        }
+    }
+
     /// A refusal, with the reason.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self {

@@ -3,10 +3,7 @@
 //! A living owner is asked to compare its ledger, its host devices and its guest's mounts. For a dead one its journal
 //! says what it had; what of that is still there is looked up, and freed on request.
 
-use std::{
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cofferdam_explain::columns;
@@ -24,6 +21,7 @@ use serde::Serialize;
 use crate::{
     args::{Format, FsckArgs},
     exit::Exit,
+    output::print,
 };
 
 /// What was found of one owner.
@@ -71,8 +69,7 @@ pub(crate) fn execute(root: &Root, args: &FsckArgs) -> Exit {
         // Strings and flags only: nothing of it can fail to be written.
         Format::Json => serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n",
     };
-    // Whoever reads no further has seen enough; the status says the rest.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text);
     if reports.iter().any(OwnerReport::is_wrong) {
         Exit::found()
     } else {

@@ -13,6 +13,7 @@ mod log_file;
 mod moment;
 mod mount;
 mod network;
+mod output;
 mod owned;
 mod plan;
 mod progress;

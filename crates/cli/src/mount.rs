@@ -1,6 +1,6 @@
 //! `cofferdam mount`: mounts of a running container, added, removed and listed by its owner.
 
-use std::{io::Write as _, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use cofferdam_container::Mounted;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Format, MountAddArgs, MountCommand},
     exit::Exit,
+    output::print,
 };
 
 /// A mount as it is listed.
@@ -47,10 +48,7 @@ pub(crate) fn execute(root: &Root, command: &MountCommand) -> Exit {
         MountCommand::Remove { id, destination } => remove(root, id, destination),
         MountCommand::List { id, format } => list(root, id, *format),
     };
-    match outcome {
-        Ok(()) => Exit::success(),
-        Err(error) => Exit::refused(format!("{error:#}")),
-    }
+    Exit::of(outcome)
 }
 
 fn add(root: &Root, args: &MountAddArgs) -> Result<()> {
@@ -82,8 +80,7 @@ fn list(root: &Root, id: &str, format: Format) -> Result<()> {
             columns::render(&lines)
         }
     };
-    // Whoever reads no further has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text);
     Ok(())
 }
 

@@ -255,6 +255,12 @@ mod tests {
         }
     }
 
+    /// The streams of a container whose log is there.
+    fn made(dir: &tempfile::TempDir, interactive: bool) -> Made {
+        let log = LogFile::open(dir.path(), 1 << 20).unwrap();
+        shared(&log, interactive)
+    }
+
     async fn rest(mut reader: pipe::Receiver) -> Vec<u8> {
         let mut all = Vec::new();
         reader.read_to_end(&mut all).await.unwrap();
@@ -264,12 +270,11 @@ mod tests {
     #[tokio::test]
     async fn everybody_who_is_attached_gets_what_comes_and_the_log_gets_everything() {
         let dir = tempfile::tempdir().unwrap();
-        let log = LogFile::open(dir.path(), 1 << 20).unwrap();
         let Made {
             shared,
             streams,
             copying,
-        } = shared(&log, false);
+        } = made(&dir, false);
         let mut stdio = streams.stdio;
         let mut out = stdio.stdout.take().unwrap();
         out.write_all(b"early\n").await.unwrap();
@@ -308,8 +313,7 @@ mod tests {
     #[tokio::test]
     async fn input_outlives_a_client_and_ends_when_it_is_told_to() {
         let dir = tempfile::tempdir().unwrap();
-        let log = LogFile::open(dir.path(), 1 << 20).unwrap();
-        let Made { shared, streams, .. } = shared(&log, true);
+        let Made { shared, streams, .. } = made(&dir, true);
         let mut stdin = streams.stdio.stdin.unwrap();
         for (word, last) in [("first", false), ("again", true)] {
             let client = Fifos::new();
@@ -332,12 +336,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn somebody_who_does_not_read_is_let_go_of() {
         let dir = tempfile::tempdir().unwrap();
-        let log = LogFile::open(dir.path(), 1 << 20).unwrap();
         let Made {
             shared,
             streams,
             copying,
-        } = shared(&log, false);
+        } = made(&dir, false);
         let client = Fifos::new();
         let (out, _err) = (client.reader("out"), client.reader("err"));
         shared.attach(&client.attachment()).unwrap();

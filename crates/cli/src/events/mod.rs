@@ -42,10 +42,7 @@ pub(crate) fn execute(root: &Root, args: &EventsArgs) -> Exit {
     let followed = runtime
         .context("starting")
         .and_then(|runtime| runtime.block_on(interruptible(root, &wishes, args.format)));
-    match followed {
-        Ok(()) => Exit::success(),
-        Err(error) => Exit::refused(format!("{error:#}")),
-    }
+    Exit::of(followed)
 }
 
 async fn interruptible(root: &Root, wishes: &Wishes, format: Format) -> Result<()> {

@@ -19,10 +19,7 @@ use crate::{
 
 /// Runs the command.
 pub(crate) fn execute(args: &ImageArgs) -> Exit {
-    match run(args) {
-        Ok(()) => Exit::success(),
-        Err(error) => Exit::refused(format!("{error:#}")),
-    }
+    Exit::of(run(args))
 }
 
 fn run(args: &ImageArgs) -> Result<()> {

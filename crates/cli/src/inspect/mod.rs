@@ -4,8 +4,6 @@ mod document;
 mod state;
 mod table;
 
-use std::io::Write as _;
-
 use anyhow::{Result, bail};
 use cofferdam_owner::Root;
 
@@ -13,11 +11,12 @@ use self::document::Inspected;
 use crate::{
     args::{Format, InspectArgs, StateArgs},
     exit::Exit,
+    output::print,
 };
 
 /// `cofferdam inspect`.
 pub(crate) fn execute(root: &Root, args: &InspectArgs) -> Exit {
-    ended(inspect(root, args))
+    Exit::of(inspect(root, args))
 }
 
 /// `cofferdam state`.
@@ -29,14 +28,7 @@ pub(crate) fn state(root: &Root, args: &StateArgs) -> Exit {
         print(&(serde_json::to_string_pretty(&state::State::from(inspected))? + "\n"));
         Ok(())
     });
-    ended(shown)
-}
-
-fn ended(outcome: Result<()>) -> Exit {
-    match outcome {
-        Ok(()) => Exit::success(),
-        Err(error) => Exit::refused(format!("{error:#}")),
-    }
+    Exit::of(shown)
 }
 
 /// Those that are there are shown, whatever the others are.
@@ -60,9 +52,4 @@ fn inspect(root: &Root, args: &InspectArgs) -> Result<()> {
 
 fn look(root: &Root, id: &str) -> Result<Inspected> {
     Inspected::of(&root.entry(id)?)
-}
-
-fn print(text: &str) {
-    // Whoever reads no further has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

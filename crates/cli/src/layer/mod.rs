@@ -11,8 +11,5 @@ pub(crate) fn execute(command: &LayerCommand) -> Exit {
         LayerCommand::Convert(args) => convert::execute(args),
         LayerCommand::Scratch(args) => scratch::execute(args),
     };
-    match done {
-        Ok(()) => Exit::success(),
-        Err(error) => Exit::refused(format!("{error:#}")),
-    }
+    Exit::of(done)
 }

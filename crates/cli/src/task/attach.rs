@@ -3,16 +3,13 @@
 use anyhow::{Context as _, Result, bail};
 use cofferdam_owner::control::{self, Attached, Attachment, Question};
 use containerd_shim::api::Status;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::unix::pipe,
-    task::JoinHandle,
-};
+use tokio::net::unix::pipe;
 
 use super::{
     client::{Task, told},
     detach_keys::DetachKeys,
-    pipes::{CHUNK_BYTES, Output, Pipes},
+    input::{Typed, finished, typed},
+    pipes::{Output, Pipes, handed_over},
     remove,
 };
 use crate::{
@@ -29,14 +26,6 @@ pub(super) struct Wishes {
     pub(super) keys: DetachKeys,
     /// Whether the container is to be started then.
     pub(super) start: bool,
-}
-
-/// How our input ended.
-enum Typed {
-    /// There is no more.
-    End,
-    /// The keys were pressed that let go.
-    Detached,
 }
 
 /// Attaches until the container has ended, and returns its status; 0 where the keys let go of it.
@@ -97,10 +86,7 @@ pub(super) async fn attach(task: &Task, wishes: Wishes) -> Result<u8> {
     if let Some(input) = input {
         input.abort();
     }
-    for output in outputs {
-        // Each ends when the owner has handed over what there was.
-        output.await.context("copying output")??;
-    }
+    handed_over(outputs).await?;
     drop(raw);
     remove::gone(&task.entry).await?;
     match (exit, task.entry.ended()) {
@@ -109,36 +95,4 @@ pub(super) async fn attach(task: &Task, wishes: Wishes) -> Result<u8> {
         (Err(_), Some(ended)) => Ok(ended.status),
         (Err(error), None) => told(Err(error)),
     }
-}
-
-/// Passes our input on. With `keys` it is typed, and they end it.
-async fn typed(mut fifo: pipe::Sender, keys: Option<DetachKeys>) -> Typed {
-    let mut watch = keys.map(DetachKeys::watch);
-    let mut stdin = tokio::io::stdin();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let length = stdin.read(&mut chunk).await.unwrap_or(0);
-        let (passed, detached) = match &mut watch {
-            Some(watch) => watch.pass(&chunk[..length]),
-            None => (chunk[..length].to_vec(), false),
-        };
-        // Whether the container still reads is its business.
-        let written = fifo.write_all(&passed).await;
-        if detached {
-            return Typed::Detached;
-        }
-        if length == 0 || written.is_err() {
-            return Typed::End;
-        }
-    }
-}
-
-/// Waits until our input has ended, once; for ever where there is none.
-async fn finished(input: &mut Option<JoinHandle<Typed>>) -> Typed {
-    let Some(typing) = input else {
-        return std::future::pending().await;
-    };
-    let how = typing.await.unwrap_or(Typed::End);
-    *input = None;
-    how
 }

@@ -7,11 +7,12 @@ use containerd_shim::{
     protos::{protobuf::well_known_types::any::Any, ttrpc::context::Context},
 };
 use serde_json::{Map, Value, json};
-use tokio::{net::unix::pipe, task::JoinHandle};
+use tokio::net::unix::pipe;
 
 use super::{
     client::{Task, told},
-    pipes::{Output, Pipes, copy},
+    input::{finished, typed},
+    pipes::{Output, Pipes, handed_over},
 };
 use crate::{
     args::ExecArgs,
@@ -59,13 +60,19 @@ async fn started(
     process.start().await?;
     let raw = (args.tty && terminal::is_interactive()).then(RawTerminal::enter);
     let outputs: Vec<_> = outputs.into_iter().map(Output::copied).collect();
-    let mut input = input(pipes)?;
+    let open = |path: &str| {
+        pipe::OpenOptions::new()
+            .open_sender(path)
+            .with_context(|| format!("opening {path}"))
+    };
+    let fifo = pipes.stdin.as_deref().map(open).transpose()?;
+    let mut input = fifo.map(|fifo| tokio::spawn(typed(fifo, None)));
     let waiting = process.wait();
     tokio::pin!(waiting);
     let exit = loop {
         tokio::select! {
             exit = &mut waiting => break told(exit)?,
-            () = finished(&mut input) => process.close_input().await?,
+            _ = finished(&mut input) => process.close_input().await?,
             event = signals.next() => match event {
                 Event::Resized => process.resize().await,
                 Event::Signal(number) => process.pass_on(number).await,
@@ -75,24 +82,9 @@ async fn started(
     if let Some(input) = input {
         input.abort();
     }
-    for output in outputs {
-        // Each ends when the owner has handed over what there was.
-        output.await.context("copying output")??;
-    }
+    handed_over(outputs).await?;
     drop(raw);
     Ok(u8::try_from(exit.exit_status).unwrap_or(u8::MAX))
-}
-
-/// Waits until all input was sent, once; for ever where there is none.
-async fn finished(input: &mut Option<JoinHandle<()>>) {
-    match input {
-        Some(sending) => {
-            // Whether it could be sent is the process's business.
-            let _ = sending.await;
-            *input = None;
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// The process as the OCI spec has it. What is not said is the container's own: the guest fills it in.
@@ -127,20 +119,6 @@ fn variables(texts: &[String]) -> Result<Vec<String>> {
     Ok(parsed
         .map(|variable| variable.map(text))
         .collect::<Result<_, _>>()?)
-}
-
-fn input(pipes: &Pipes) -> Result<Option<JoinHandle<()>>> {
-    let Some(stdin) = &pipes.stdin else {
-        return Ok(None);
-    };
-    let fifo = pipe::OpenOptions::new()
-        .open_sender(stdin)
-        .with_context(|| format!("opening {stdin}"))?;
-    Ok(Some(tokio::spawn(async move {
-        if let Err(error) = copy(tokio::io::stdin(), fifo).await {
-            tracing::debug!(%error, "input ended early");
-        }
-    })))
 }
 
 #[cfg(test)]

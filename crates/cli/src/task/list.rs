@@ -1,7 +1,5 @@
 //! `cofferdam ps`.
 
-use std::io::Write as _;
-
 use anyhow::Result;
 use cofferdam_explain::columns;
 use cofferdam_owner::{Isolation, Root};
@@ -13,6 +11,7 @@ use super::client::Task;
 use crate::{
     args::{Format, PsArgs},
     moment::age,
+    output::print,
 };
 
 /// A container in the list.
@@ -61,7 +60,8 @@ pub(super) async fn ps(root: &Root, args: &PsArgs) -> Result<()> {
     }
     if args.quiet {
         let names: String = rows.iter().map(|row| format!("{}\n", row.id)).collect();
-        return print(&names);
+        print(&names);
+        return Ok(());
     }
     let lines = rows.iter().map(|row| {
         [
@@ -110,10 +110,5 @@ fn show<T: Serialize, const N: usize>(
             print(&columns::render(&all))
         }
     }
-}
-
-fn print(text: &str) -> Result<()> {
-    // Whoever reads no further has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }

@@ -5,6 +5,7 @@ mod client;
 mod copy;
 mod detach_keys;
 mod exec;
+mod input;
 mod list;
 mod logs;
 mod pipes;
@@ -103,7 +104,7 @@ pub(crate) fn cp(root: &Root, args: &CpArgs) -> Exit {
         Ok(copy) => copy,
         Err(error) => return Exit::usage(format!("{error:#}")),
     };
-    ended(blocking(copy.perform(root)))
+    Exit::of(blocking(copy.perform(root)))
 }
 
 /// `cofferdam kill`.
@@ -168,7 +169,7 @@ async fn status_of(entry: &Entry) -> Result<u32> {
 
 /// `cofferdam logs`.
 pub(crate) fn logs(root: &Root, args: &LogsArgs) -> Exit {
-    ended(logs::show(root, args))
+    Exit::of(logs::show(root, args))
 }
 
 /// `cofferdam stop`.
@@ -181,17 +182,17 @@ pub(crate) fn stop(root: &Root, args: &StopArgs) -> Exit {
 
 /// `cofferdam rm`.
 pub(crate) fn rm(root: &Root, args: &RmArgs) -> Exit {
-    ended(blocking(remove::remove(root, args)))
+    Exit::of(blocking(remove::remove(root, args)))
 }
 
 /// `cofferdam ps`.
 pub(crate) fn ps(root: &Root, args: &PsArgs) -> Exit {
-    ended(blocking(list::ps(root, args)))
+    Exit::of(blocking(list::ps(root, args)))
 }
 
 /// `cofferdam stats`.
 pub(crate) fn stats(root: &Root, args: &StatsArgs) -> Exit {
-    ended(blocking(stats::show(root, args)))
+    Exit::of(blocking(stats::show(root, args)))
 }
 
 /// Does it for each that runs, and tells every failure.
@@ -201,7 +202,7 @@ fn each(root: &Root, ids: &[String], ask: impl AsyncFn(Task) -> Result<()>) -> E
 
 /// Does it for each, and tells every failure.
 fn each_of(ids: &[String], ask: impl AsyncFn(&str) -> Result<()>) -> Exit {
-    ended(blocking(async {
+    Exit::of(blocking(async {
         let mut failures = Vec::new();
         for id in ids {
             failures.extend(ask(id).await.err().map(|error| format!("{error:#}")));
@@ -211,13 +212,6 @@ fn each_of(ids: &[String], ask: impl AsyncFn(&str) -> Result<()>) -> Exit {
             false => Err(anyhow!("{}", failures.join("\n"))),
         }
     }))
-}
-
-fn ended(outcome: Result<()>) -> Exit {
-    match outcome {
-        Ok(()) => Exit::success(),
-        Err(error) => Exit::refused(format!("{error:#}")),
-    }
 }
 
 fn blocking<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

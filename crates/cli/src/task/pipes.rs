@@ -83,8 +83,16 @@ impl Output {
     }
 }
 
+/// Waits until each output is ours: it ends when the owner has handed over what there was.
+pub(super) async fn handed_over(outputs: Vec<JoinHandle<std::io::Result<()>>>) -> Result<()> {
+    for output in outputs {
+        output.await.context("copying output")??;
+    }
+    Ok(())
+}
+
 /// Copies until there is no more to read.
-pub(super) async fn copy(
+async fn copy(
     mut from: impl AsyncRead + Send + Unpin,
     mut to: impl AsyncWrite + Send + Unpin,
 ) -> std::io::Result<()> {

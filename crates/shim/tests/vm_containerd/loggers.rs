@@ -18,6 +18,15 @@ fn deleted(containerd: &Containerd) {
     containerd.assert_nothing_left();
 }
 
+/// A container that runs a script, and whose output goes there.
+fn detached(containerd: &Containerd, uri: &str, script: &str) {
+    let options = ["-d", "--log-uri", uri];
+    let output = run(containerd, &options, "c", &["sh", "-c", script])
+        .output()
+        .unwrap();
+    containerd.succeeded(&output);
+}
+
 #[test]
 #[ignore = "needs a utility VM: cargo xtask test vm"]
 fn a_program_takes_a_detached_containers_output_and_that_of_a_command_in_it() {
@@ -35,15 +44,7 @@ fn a_program_takes_a_detached_containers_output_and_that_of_a_command_in_it() {
     let dir = containerd.dir.path().display();
     let uri = format!("binary://{}?dir={dir}&more=a%20b", logger.display());
     let script = "while ! test -e /go; do sleep 0.1; done; echo out; echo err >&2; exit 3";
-    let output = run(
-        &containerd,
-        &["-d", "--log-uri", &uri],
-        "c",
-        &["sh", "-c", script],
-    )
-    .output()
-    .unwrap();
-    containerd.succeeded(&output);
+    detached(&containerd, &uri, script);
     let kept = |name: &str| fs::read_to_string(containerd.path(name)).unwrap();
     // Ready before the process started.
     assert_eq!(kept("c.whose"), "default more a b\n");
@@ -63,15 +64,7 @@ fn a_file_takes_both_streams() {
     let file = containerd.path("made for it/log");
     let uri = format!("file://{}", file.display().to_string().replace(' ', "%20"));
     let script = "echo out; sleep 0.2; echo err >&2";
-    let output = run(
-        &containerd,
-        &["-d", "--log-uri", &uri],
-        "c",
-        &["sh", "-c", script],
-    )
-    .output()
-    .unwrap();
-    containerd.succeeded(&output);
+    detached(&containerd, &uri, script);
     deleted(&containerd);
     assert_eq!(fs::read_to_string(&file).unwrap(), "out\nerr\n");
 }
