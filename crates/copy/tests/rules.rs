@@ -28,6 +28,10 @@ impl Scene {
         Self { dir, root }
     }
 
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.dir.path().join(path)
+    }
+
     fn copy(&self, from: &str, to: &str) -> Result<(), CopyError> {
         let mut stream = Vec::new();
         pack(&self.root, from.as_bytes(), false, &mut stream, &mut |note| {
@@ -113,15 +117,14 @@ fn a_directory_goes_into_a_directory_or_is_called_as_was_said() {
 #[test]
 fn files_and_directories_do_not_take_each_others_place_inside_either() {
     let scene = Scene::new();
-    let at = |path: &str| scene.dir.path().join(path);
-    fs::create_dir_all(at("to/dir/tree/sub/leaf")).unwrap();
+    fs::create_dir_all(scene.at("to/dir/tree/sub/leaf")).unwrap();
     let refused = scene.refused("/from/tree", "/to/dir");
     assert_eq!(
         refused,
         "tree/sub/leaf: only a directory can take the place of a directory"
     );
-    fs::create_dir(at("to/other")).unwrap();
-    fs::write(at("to/other/tree"), "").unwrap();
+    fs::create_dir(scene.at("to/other")).unwrap();
+    fs::write(scene.at("to/other/tree"), "").unwrap();
     let refused = scene.refused("/from/tree", "/to/other");
     assert_eq!(refused, "tree: a directory cannot take the place of what is none");
 }
@@ -129,26 +132,24 @@ fn files_and_directories_do_not_take_each_others_place_inside_either() {
 #[test]
 fn links_at_the_destination_are_followed_and_end_at_the_root() {
     let scene = Scene::new();
-    let at = |path: &str| scene.dir.path().join(path);
-    symlink("/to/dir", at("into")).unwrap();
-    symlink("../../../../to/aimed", at("to/aims")).unwrap();
-    symlink("loop", at("loop")).unwrap();
+    symlink("/to/dir", scene.at("into")).unwrap();
+    symlink("../../../../to/aimed", scene.at("to/aims")).unwrap();
+    symlink("loop", scene.at("loop")).unwrap();
     scene.copy("/from/file", "/into").unwrap();
     assert_eq!(scene.read("to/dir/file"), "file");
     scene.copy("/from/file", "/to/aims").unwrap();
     assert_eq!(scene.read("to/aimed"), "file");
-    assert!(at("to/aims").is_symlink());
+    assert!(scene.at("to/aims").is_symlink());
     assert!(scene.refused("/from/file", "/loop").contains("following /loop"));
 }
 
 #[test]
 fn a_link_at_the_source_is_copied_and_followed_only_where_that_is_asked_for() {
     let scene = Scene::new();
-    let at = |path: &str| scene.dir.path().join(path);
-    symlink("file", at("from/link")).unwrap();
-    symlink("tree", at("from/branch")).unwrap();
+    symlink("file", scene.at("from/link")).unwrap();
+    symlink("tree", scene.at("from/branch")).unwrap();
     scene.copy("/from/link", "/to/dir").unwrap();
-    assert_eq!(fs::read_link(at("to/dir/link")).unwrap(), Path::new("file"));
+    assert_eq!(fs::read_link(scene.at("to/dir/link")).unwrap(), Path::new("file"));
     scene.copy("/from/branch/", "/to/grown").unwrap();
     assert_eq!(scene.read("to/grown/sub/leaf"), "leaf");
     let mut stream = Vec::new();
@@ -168,7 +169,6 @@ fn a_link_at_the_source_is_copied_and_followed_only_where_that_is_asked_for() {
 #[test]
 fn an_archive_is_unpacked_in_a_directory_only_and_follows_links_up_to_the_root() {
     let scene = Scene::new();
-    let at = |path: &str| scene.dir.path().join(path);
     let mut stream = Vec::new();
     pack(&scene.root, b"/from/tree", false, &mut stream, &mut drop).unwrap();
     let unpacked = |to: &[u8]| {
@@ -191,7 +191,7 @@ fn an_archive_is_unpacked_in_a_directory_only_and_follows_links_up_to_the_root()
         );
     }
     // As `/bin` is a link to `/usr/bin`, and `tar c bin/sh` does not name the directory.
-    symlink("/to/dir", at("bin")).unwrap();
+    symlink("/to/dir", scene.at("bin")).unwrap();
     let mut writer = cofferdam_archive::Writer::new(Vec::new());
     writer.entry(&entry("bin/sh")).unwrap();
     let stream = writer.finish().unwrap();
@@ -204,7 +204,7 @@ fn an_archive_is_unpacked_in_a_directory_only_and_follows_links_up_to_the_root()
         &mut drop,
     )
     .unwrap();
-    assert!(at("to/dir/sh").is_file() && at("bin").is_symlink());
+    assert!(scene.at("to/dir/sh").is_file() && scene.at("bin").is_symlink());
 }
 
 fn entry(path: &str) -> cofferdam_archive::Entry {
@@ -225,14 +225,17 @@ fn entry(path: &str) -> cofferdam_archive::Entry {
 #[test]
 fn directories_that_are_there_keep_what_they_are() {
     let scene = Scene::new();
-    let at = |path: &str| scene.dir.path().join(path);
-    fs::create_dir(at("to/dir/sub")).unwrap();
+    fs::create_dir(scene.at("to/dir/sub")).unwrap();
     for path in ["to/dir", "to/dir/sub"] {
-        fs::set_permissions(at(path), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(scene.at(path), fs::Permissions::from_mode(0o711)).unwrap();
     }
     scene.copy("/from/tree/.", "/to/dir").unwrap();
     for path in ["to/dir", "to/dir/sub"] {
-        assert_eq!(fs::metadata(at(path)).unwrap().mode() & 0o7777, 0o711, "{path}");
+        assert_eq!(
+            fs::metadata(scene.at(path)).unwrap().mode() & 0o7777,
+            0o711,
+            "{path}"
+        );
     }
 }
 

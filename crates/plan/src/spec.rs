@@ -131,6 +131,12 @@ impl Spec {
         said.unwrap_or_default()
     }
 
+    /// One of its annotations, whatever it is.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&Value> {
+        self.document.get("annotations")?.get(name)
+    }
+
     /// Its annotations, by name; one whose value is no text is none.
     #[must_use]
     pub fn annotations(&self) -> BTreeMap<String, String> {
@@ -181,6 +187,7 @@ mod tests {
     fn annotations_are_the_texts_among_them_and_a_spec_without_a_version_has_none() {
         let spec = Spec::parse(r#"{ "annotations": { "a": "1", "b": 2 } }"#).unwrap();
         assert_eq!(spec.annotations(), [("a".to_owned(), "1".to_owned())].into());
+        assert_eq!(spec.annotation("b"), Some(&Value::from(2)));
         assert_eq!(spec.oci_version(), "");
         let spec = Spec::parse(r#"{ "ociVersion": "1.0.2", "annotations": [] }"#).unwrap();
         assert_eq!(

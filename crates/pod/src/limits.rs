@@ -100,7 +100,7 @@ impl PodLimits {
     /// What is left of them once this container is in the pod, and the change as `linux.resources`; nothing where they stay.
     /// The sandbox is nobody's container.
     pub(crate) fn without(&self, spec: &Spec) -> Option<(Self, Value)> {
-        if annotation(spec, CONTAINER_TYPE).and_then(Value::as_str) == Some("sandbox") {
+        if spec.annotation(CONTAINER_TYPE).and_then(Value::as_str) == Some("sandbox") {
             return None;
         }
         let own = Self::of_container(spec);
@@ -118,17 +118,13 @@ impl PodLimits {
     }
 }
 
-fn annotation<'a>(spec: &'a Spec, name: &str) -> Option<&'a Value> {
-    spec.document().get("annotations")?.get(name)
-}
-
 fn figure(
     spec: &Spec,
     name: &'static str,
     range: RangeInclusive<u64>,
     unlimited: bool,
 ) -> Result<Option<u64>, PodError> {
-    let Some(value) = annotation(spec, name) else {
+    let Some(value) = spec.annotation(name) else {
         return Ok(None);
     };
     let refused = || PodError::Annotation {

@@ -14,10 +14,7 @@ use serde_json::Value;
 
 /// The name of the VM's owner: the pod's sandbox, or the container itself.
 pub(crate) fn group(spec: &Spec, id: &str) -> String {
-    let annotation = |name: &str| {
-        let annotations = spec.document().get("annotations")?;
-        annotations.get(name).and_then(Value::as_str)
-    };
+    let annotation = |name: &str| spec.annotation(name).and_then(Value::as_str);
     match (annotation(CONTAINER_TYPE), annotation(SANDBOX_ID)) {
         (Some("container"), Some(sandbox)) => sandbox.to_owned(),
         _ => id.to_owned(),

@@ -6,7 +6,7 @@ use cofferdam_plan::Spec;
 use cofferdam_pod::{Endpoints, Exit as ProcessExit, NewContainer, Pod, PodError, ProcessName, Streams};
 use cofferdam_vm::UtilityVm;
 
-use super::{Answering, Stopped, Wanted, told};
+use super::{Answering, Stopped, Wanted, told, with_clean_up};
 use crate::{
     detached,
     signals::{Event, Signals},
@@ -46,12 +46,7 @@ pub(super) async fn in_vm(
     timings.reached("exited");
     let released = release(&pod, &name).await;
     timings.reached("released");
-    match (ended, released) {
-        (Err(Stopped::Failed(first) | Stopped::Lost(first)), Err(second)) => {
-            Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
-        }
-        (ended, released) => ended.and_then(|status| released.map(|()| status).map_err(Stopped::Failed)),
-    }
+    with_clean_up(ended, released)
 }
 
 pub(super) fn wants_terminal(spec: &Spec) -> bool {

@@ -170,11 +170,16 @@ async fn run(
             Some(kept) => Ok(owned.keep(&kept)?),
             None => Ok(owned.close()?),
         });
-    match (ended, closed) {
+    with_clean_up(ended, closed)
+}
+
+/// How a run ended, once it was cleared up after it: both errors are told.
+fn with_clean_up(ended: Result<u8, Stopped>, cleared: Result<()>) -> Result<u8, Stopped> {
+    match (ended, cleared) {
         (Err(Stopped::Failed(first) | Stopped::Lost(first)), Err(second)) => {
             Err(Stopped::Failed(anyhow!("{first:#}\nand afterwards: {second:#}")))
         }
-        (ended, closed) => ended.and_then(|status| closed.map(|()| status).map_err(Stopped::Failed)),
+        (ended, cleared) => ended.and_then(|status| cleared.map(|()| status).map_err(Stopped::Failed)),
     }
 }
 
